@@ -1,0 +1,174 @@
+"""Bad input meets a clear error here: which argument, what was given, what is accepted."""
+
+from collections.abc import Callable
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor, nn
+
+# How many input numbers one automatic forward pass holds: about 4 pictures of 224 x 224 on a CPU
+# (small chunks stay in its cache and are fastest), about 64 on a GPU.
+CPU_NUMBERS, GPU_NUMBERS = 640_000, 10_000_000
+
+
+def model(value: Callable) -> None:
+    """A model is callable, and in eval mode throughout if it is a module."""
+    if not callable(value):
+        raise TypeError(
+            f"model: expected a module or function from (N, ...) to (N, C), got {_kind(value)}"
+        )
+    if isinstance(value, nn.Module):
+        training = [name or "the model itself" for name, m in value.named_modules() if m.training]
+        if training:
+            raise ValueError(
+                f"model: {training[0]} is in training mode, where dropout is random and batch "
+                "norm mixes the pictures of a batch, so a map would not explain the network that "
+                "predicts; call model.eval() first"
+            )
+
+
+def pictures(x: Tensor) -> Tensor:
+    """A batch (B, ...) of finite floating-point numbers; returned detached."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a torch.Tensor (B, ...), got {_kind(x)}")
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"x: expected a floating-point tensor, got dtype {x.dtype}; try x.float()")
+    if x.ndim < 2:
+        raise ValueError(
+            f"x: expected a batch (B, ...) with at least 2 dimensions, got shape {tuple(x.shape)}; "
+            "x[None] makes a batch of one"
+        )
+    if x.numel() == 0:
+        raise ValueError(f"x: expected at least one number, got shape {tuple(x.shape)}")
+    if not bool(x.isfinite().all()):
+        bad = int((~x.isfinite()).sum())
+        raise ValueError(f"x: expected finite numbers, got {bad} that are NaN or infinite")
+    return x.detach()
+
+
+def target(value: int | Tensor, x: Tensor) -> Tensor:
+    """One class index for all pictures, or one each; returned as a LongTensor (B,)."""
+    batch = len(x)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        value = torch.full((batch,), int(value))
+    elif not isinstance(value, Tensor):
+        raise TypeError(f"target: expected an int or a LongTensor (B,), got {_kind(value)}")
+    if value.dtype != torch.int64:
+        raise TypeError(f"target: expected a LongTensor (int64), got dtype {value.dtype}")
+    if value.shape != (batch,):
+        raise ValueError(
+            f"target: expected an int or shape ({batch},), one class for each of the {batch} "
+            f"pictures of x, got shape {tuple(value.shape)}"
+        )
+    if int(value.min()) < 0:
+        raise ValueError(f"target: expected class indices from 0, got {int(value.min())}")
+    return value.cpu()  # compared with C on the host: no waiting for a GPU in the loop
+
+
+def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
+    """What the model returned: a tensor (N, C) that holds every target."""
+    wanted = f"a tensor of scores (N, C) for an input of N = {len(points)} rows"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"model: expected it to return {wanted}, it returned {_kind(value)}")
+    if value.ndim != 2 or len(value) != len(points) or not value.dtype.is_floating_point:
+        raise ValueError(
+            f"model: expected it to return {wanted}, it returned shape {tuple(value.shape)} "
+            f"and dtype {value.dtype}"
+        )
+    if int(target.max()) >= value.shape[1]:
+        raise ValueError(
+            f"target: expected class indices below C = {value.shape[1]}, the number of scores "
+            f"that the model returns, got {int(target.max())}"
+        )
+    return value
+
+
+def slope(value: Tensor | None) -> Tensor:
+    """A gradient exists only where the output depends on the input."""
+    if value is None:
+        raise ValueError(
+            "model: its output does not depend on its input (is there a detach(), a no_grad() "
+            "block or a rounding inside?), so it has no gradient to explain"
+        )
+    return value
+
+
+def batch_size(value: int | None, x: Tensor) -> int:
+    """Rows a forward pass: as given, or chosen from the size of one picture and the device."""
+    if value is not None:
+        return count("batch_size", value)
+    numbers = CPU_NUMBERS if x.device.type == "cpu" else GPU_NUMBERS
+    return max(1, numbers // x[0].numel())
+
+
+def count(name: str, value: int, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an int of at least {least}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected an int of at least {least}, got {value}")
+    return int(value)
+
+
+def choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    """One of a few words."""
+    if value not in accepted:
+        raise ValueError(f"{name}: expected one of {', '.join(accepted)}, got {value!r}")
+
+
+def sigma(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A standard deviation, in the units of x: finite and not negative; a number or per entry."""
+    if not isinstance(value, Tensor | Real) or isinstance(value, bool):
+        raise TypeError(f"sigma: expected a number or a tensor, got {_kind(value)}")
+    tensor = torch.as_tensor(value)
+    if not bool((tensor.isfinite() & (tensor >= 0)).all()):
+        raise ValueError(f"sigma: expected finite numbers of at least 0, got {_range(tensor)}")
+    return broadcastable("sigma", value, x) if isinstance(value, Tensor) else float(value)
+
+
+def broadcastable(name: str, value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A finite number, or a tensor with as many dimensions as x, each equal to x's or 1."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        value = torch.full([1] * x.ndim, float(value), dtype=x.dtype, device=x.device)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a number or a tensor, got {_kind(value)}")
+    fits = value.ndim == x.ndim and all(
+        a in (1, b) for a, b in zip(value.shape, x.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name}: expected a number or a tensor of the shape of x, {tuple(x.shape)}, where a "
+            f"dimension may be 1, got shape {tuple(value.shape)}"
+        )
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{name}: expected finite numbers, got {_range(value)}")
+    return value.detach().to(x)
+
+
+def bounds(value: object, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A pair (lower, upper) of numbers or tensors, lower below upper everywhere."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(
+            "bounds: expected a pair (lower, upper) of numbers or tensors, for example "
+            f"model.bounds, got {_kind(value)}"
+        )
+    lower, upper = (broadcastable("bounds", side, x) for side in value)
+    if not bool((lower < upper).all()):
+        raise ValueError("bounds: expected lower < upper everywhere, got lower >= upper somewhere")
+    return lower, upper
+
+
+def seed(value: int) -> int:
+    """A whole number from 0 to 2**63 - 1."""
+    if count("seed", value, least=0) >= 2**63:
+        raise ValueError(f"seed: expected an int below 2**63, got {value}")
+    return int(value)
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__name__}" + (f" {value!r}" if isinstance(value, str | Real) else "")
+
+
+def _range(value: Tensor) -> str:
+    low, high = float(value.min()), float(value.max())
+    return f"{low}" if low == high or low != low else f"values from {low} to {high}"

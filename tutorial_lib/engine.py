@@ -1,0 +1,164 @@
+"""The one hot loop: every averaging method of the book is a weighted average of gradients.
+
+    A(x) = sum over probes k of  share_k * weight_k * grad f(point_k)
+
+`probes.py` says where to look and how to weigh, this file does the rest: it packs probe points
+of all pictures into forward passes of at most `batch_size` rows and adds up what comes back.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tutorial_lib import checks
+
+
+class Probe(NamedTuple):
+    """One probe point for every picture of the batch.
+
+    point: z, the shape of x. weight: w(x, z), broadcastable to x, or None for 1.
+    share: this probe's part of the average; all shares sum to 1.
+    last: whether it ends one independent draw (the unit of the standard error).
+    """
+
+    point: Tensor
+    weight: Tensor | None = None
+    share: float = 1.0
+    last: bool = True
+
+
+@dataclass(frozen=True)
+class Probes:
+    """`count` probes a picture; iterating starts afresh and gives the same probes each time."""
+
+    count: int
+    make: Callable[[], Iterator[Probe]]
+
+    def __iter__(self) -> Iterator[Probe]:
+        return self.make()
+
+
+def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
+    """Gradient of each row's target score with respect to that row, d f_target / d z.
+
+    One forward and one backward pass: the rows are independent, so the gradient of the summed
+    scores is every row's own gradient. points: (N, ...); target: LongTensor (N,).
+    Raises ValueError if the model's output is not (N, C) or does not depend on its input.
+    """
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        scores = checks.scores(model(points), points, target)
+        chosen = scores.gather(1, target.to(scores.device)[:, None]).sum()
+        slope = None
+        if chosen.requires_grad:
+            (slope,) = torch.autograd.grad(chosen, points, allow_unused=True)
+    return checks.slope(slope)
+
+
+def average(
+    model: Callable,
+    x: Tensor,
+    target: int | Tensor,
+    probes: Callable[[Tensor], Probes],
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+    standard_error: bool = False,
+    slope: Callable[[Callable, Tensor, Tensor], Tensor] = gradients,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Weighted average of gradients, A(x) = sum_k share_k * weight_k * slope(point_k).
+
+    probes: function from x to `Probes`, for example `partial(probes.gaussian, sigma=0.2)`.
+    slope: what is averaged; by default the gradient, else any function (model, points, target).
+    standard_error: also return the standard error of every entry of A, from the spread of the
+    independent draws (two draws at least).
+
+    The sum runs in the order of the probes, in float32 or better, so the result does not depend
+    on `batch_size` beyond what the backend's own kernels do. Memory grows with `batch_size`
+    only. Returns A with the shape and dtype of x, or the pair (A, standard error).
+    Raises ValueError or TypeError that names the argument at fault.
+
+    >>> average(model, x, 285, partial(tl.probes.gaussian, sigma=0.2, samples=50))
+    """
+    checks.model(model)
+    x = checks.pictures(x)
+    target = checks.target(target, x)
+    size = checks.batch_size(batch_size, x)
+    with torch.inference_mode(False), torch.no_grad():
+        where = probes(x)
+        total = _Total(x, standard_error)
+        bar = tqdm(total=where.count * len(x), unit="gradient", disable=not progress)
+        with bar:
+            for chunk in _chunks(where, len(x), size):
+                points = torch.cat([probe.point[rows] for probe, rows in chunk])
+                labels = torch.cat([target[rows] for _, rows in chunk])
+                slopes = slope(model, points, labels).split([r.stop - r.start for _, r in chunk])
+                for (probe, rows), part in zip(chunk, slopes, strict=True):
+                    total.add(probe, rows, part)
+                bar.update(len(points))
+        return total.result(x.dtype)
+
+
+def _chunks(probes: Probes, pictures: int, size: int) -> Iterator[list[tuple[Probe, slice]]]:
+    """Pack rows of consecutive probes into chunks of `size` rows: lists of (probe, rows)."""
+    chunk, room = [], size
+    for probe in probes:
+        start = 0
+        while start < pictures:
+            stop = min(pictures, start + room)
+            chunk.append((probe, slice(start, stop)))
+            room -= stop - start
+            start = stop
+            if room == 0:
+                yield chunk
+                chunk, room = [], size
+    if chunk:
+        yield chunk
+
+
+class _Total:
+    """Running sum over probes and, if asked for, Welford's running variance over draws."""
+
+    def __init__(self, x: Tensor, standard_error: bool):
+        wide = accumulator(x.dtype)
+        self.sum = torch.zeros_like(x, dtype=wide)
+        self.spread = standard_error
+        if standard_error:
+            self.draw, self.mean, self.squares = (torch.zeros_like(self.sum) for _ in range(3))
+            self.draws = torch.zeros(len(x), *[1] * (x.ndim - 1), dtype=wide, device=x.device)
+
+    def add(self, probe: Probe, rows: slice, slope: Tensor) -> None:
+        value = slope.to(self.sum.dtype) * probe.share
+        if probe.weight is not None:
+            value *= probe.weight.expand_as(self.sum)[rows]
+        self.sum[rows] += value
+        if self.spread:
+            self.draw[rows] += value
+            if probe.last:
+                self._end_draw(rows)
+
+    def _end_draw(self, rows: slice) -> None:
+        draw, mean = self.draw[rows], self.mean[rows]
+        self.draws[rows] += 1
+        delta = draw - mean
+        mean += delta / self.draws[rows]
+        self.squares[rows] += delta * (draw - mean)
+        draw.zero_()
+
+    def result(self, dtype: torch.dtype) -> Tensor | tuple[Tensor, Tensor]:
+        if not self.spread:
+            return self.sum.to(dtype)
+        n = float(self.draws.flatten()[0])
+        if n < 2:
+            raise ValueError("standard_error: needs at least 2 independent draws, there was 1")
+        # The sum of n draws with variance squares / (n - 1) each.
+        return self.sum.to(dtype), (self.squares * n / (n - 1)).sqrt().to(dtype)
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums and noise: float64 stays, everything narrower uses float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

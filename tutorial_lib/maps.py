@@ -1,0 +1,40 @@
+"""From attributions to pictures: the signed heatmap and the saliency map of the papers."""
+
+import torch
+from torch import Tensor
+
+
+def heatmap(attribution: Tensor) -> Tensor:
+    """Attribution summed over channels, signed: (B, C, H, W) -> (B, H, W).
+
+    Raises TypeError or ValueError for anything but a floating-point (B, C, H, W).
+
+    >>> tl.heatmap(tl.gradient(model, x, 285)).shape
+    torch.Size([1, 224, 224])
+    """
+    if not isinstance(attribution, Tensor) or not attribution.dtype.is_floating_point:
+        raise TypeError("attribution: expected a floating-point tensor (B, C, H, W)")
+    if attribution.ndim != 4:
+        raise ValueError(
+            f"attribution: expected shape (B, C, H, W), got {tuple(attribution.shape)}"
+        )
+    return attribution.sum(1)
+
+
+def saliency_map(attribution: Tensor) -> Tensor:
+    """Magnitudes for the eye: (B, C, H, W) -> (B, H, W) in [0, 1].
+
+    s = min(|sum over channels|, its 99th percentile), then (s - min s) / (max s - min s)
+    (Smilkov et al., 2017, Sec. 3.1; Goh et al., 2021, Sec. IV). A constant map has no contrast to
+    show and becomes 0 everywhere. Raises like `heatmap`; NaN in one picture stays in that picture.
+
+    >>> tl.saliency_map(tl.gradient(model, x, 285)).amax()
+    tensor(1.)
+    """
+    size = heatmap(attribution).abs().float()
+    flat = size.flatten(1)
+    top = torch.stack([row.quantile(0.99) for row in flat])[:, None]
+    flat = flat.minimum(top)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    contrast = torch.where(high > low, high - low, torch.ones_like(high))
+    return ((flat - low) / contrast).view_as(size)

@@ -1,0 +1,156 @@
+"""Sliders over precomputed frames: they work live, on the static site and on paper.
+
+Stock ipywidgets only, linked in the browser: no kernel is needed to move them.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import ipywidgets
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from . import plots
+
+TARGET = 60_000  # bytes a frame
+STYLE = (
+    "<style>.tl-slider .widget-label{text-align:left;width:100%}"
+    ".tl-slider .widget-readout{max-width:60%}</style>"
+)
+
+
+class FrameSlider(ipywidgets.VBox):
+    """A slider with its frames; readers that know no widgets get a filmstrip of the frames."""
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return {**bundle, "text/plain": self.text, "image/png": filmstrip(self.frames, self.labels)}
+
+
+def slider(
+    frames: Sequence,
+    labels: Sequence[str],
+    *,
+    description: str,
+    alt: str | Sequence[str],
+    caption: str = "",
+    index: int = 0,
+) -> FrameSlider:
+    """A slider that shows one of several precomputed frames, without a kernel.
+
+    `frames`: matplotlib Figures (drawn at 100 dpi), PIL images or arrays ((H, W, 3), uint8 or
+    floats in [0, 1]). Give all the same size, or the page jumps. Each is stored as a PNG of at most
+    256 colours, of 64 where that alone keeps it below 60 KB. `labels`: what the slider shows beside
+    itself. `alt`: one text for each frame, or one text with {label} in it. `caption`: plain text
+    beneath. `index`: the frame shown first. In PDF and on paper the slider becomes a filmstrip of
+    up to six frames.
+
+    Raises ValueError where there are no frames, lengths differ, an alt text is empty or without
+    {label}, or `index` is out of range; TypeError for labels that are not strings and for frames of
+    another kind.
+
+    >>> slider(figures, ["1", "5", "50"], description="samples",
+    ...        alt="SmoothGrad of a cat with {label} samples", caption="Noise falls as 1/sqrt(N).")
+    """
+    frames, labels = list(frames), list(labels)
+    texts = _checked(frames, labels, alt, index)
+    pictures = [_frame(f, i) for i, f in enumerate(frames)]
+    control = ipywidgets.SelectionSlider(
+        options=labels,
+        index=index,
+        description=description,
+        layout=ipywidgets.Layout(width="100%", height="auto", flex_flow="row wrap"),
+        style={"description_width": "100%"},
+    )
+    children = [ipywidgets.HTML(_img(p, t)) for p, t in zip(pictures, texts, strict=True)]
+    stack = ipywidgets.Stack(children, selected_index=index)
+    link = ipywidgets.jslink((control, "index"), (stack, "selected_index"))
+    foot = ipywidgets.HTML(f"{STYLE}<p>{html.escape(caption)}</p>")
+    box = FrameSlider([control, stack, foot], layout=ipywidgets.Layout(width="100%"))
+    box.add_class("tl-slider")
+    box.frames, box.labels, box.link = pictures, labels, link
+    box.text = f"Slider: {description} ({', '.join(labels)}). {caption}".strip()
+    return box
+
+
+def filmstrip(frames: Sequence[Image.Image], labels: Sequence[str], count: int = 6) -> bytes:
+    """At most `count` evenly spaced frames with their labels, as one PNG for paper.
+
+    >>> filmstrip(frames, ["1", "5", "50"])[:4]
+    b'\\x89PNG'
+    """
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
+    width, height = frames[0].size
+    columns = 3 if width < 1.5 * height else 2 if width < 2.5 * height else 1
+    strip = plots.picture_grid(
+        [frames[i] for i in chosen],
+        [labels[i] for i in chosen],
+        columns=min(columns, len(chosen)),
+        size=plots.WIDTH / columns,
+    )
+    return _png(_draw(strip, 150), colours=(256,))
+
+
+def _checked(frames: list, labels: list, alt, index: int) -> list[str]:
+    """The alt texts, one for each frame, after all arguments were looked at."""
+    if not frames:
+        raise ValueError("frames: none given, expected at least one")
+    if len(labels) != len(frames):
+        raise ValueError(f"labels: {len(labels)} given, expected {len(frames)}, one for each frame")
+    if wrong := [v for v in labels if not isinstance(v, str)]:
+        raise TypeError(f"labels: expected strings, got {wrong[0]!r}")
+    if isinstance(alt, str):
+        if "{label}" not in alt:
+            raise ValueError(f"alt: {alt!r} has no {{label}}, so all frames would sound alike")
+        alt = [alt.replace("{label}", label) for label in labels]
+    if len(alt) != len(frames):
+        raise ValueError(f"alt: {len(alt)} texts given, expected {len(frames)}, one for each frame")
+    if not all(isinstance(text, str) and text.strip() for text in alt):
+        raise ValueError("alt: every frame needs a text that is not empty")
+    if isinstance(index, bool) or not isinstance(index, int):
+        raise TypeError(f"index: expected an int, got {index!r}")
+    if not 0 <= index < len(frames):
+        raise ValueError(f"index: {index} given, expected 0 to {len(frames) - 1}")
+    return list(alt)
+
+
+def _frame(frame, i: int) -> Image.Image:
+    if isinstance(frame, Figure):
+        return _draw(frame, 100)
+    picture = plots.as_picture(frame)
+    if picture is None:
+        raise TypeError(
+            f"frames[{i}]: {type(frame).__name__}; expected a Figure, a PIL image or an array "
+            "(H, W, 3)"
+        )
+    if not (picture.min() >= -1e-3 and picture.max() <= 1.001):
+        raise ValueError(
+            f"frames[{i}]: values in [{picture.min():g}, {picture.max():g}], not [0, 1]"
+        )
+    return Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _draw(figure: Figure, dpi: int) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return Image.open(buffer).convert("RGB")
+
+
+def _png(picture: Image.Image, colours: Sequence[int] = (256, 64)) -> bytes:
+    for count in colours:
+        buffer = io.BytesIO()
+        picture.quantize(count).save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= TARGET:
+            break
+    return buffer.getvalue()
+
+
+def _img(picture: Image.Image, alt: str) -> str:
+    data = base64.b64encode(_png(picture)).decode()
+    return (
+        f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" '
+        'style="max-width:100%;height:auto">'
+    )
