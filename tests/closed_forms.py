@@ -1,0 +1,40 @@
+"""Small models with known answers, shared by the tests. All map (N, ...) to scores (N, C)."""
+
+import torch
+from torch import Tensor, nn
+
+
+def linear(weight: Tensor):
+    """Score c of x is weight[c] . x."""
+    return lambda x: x.flatten(1) @ weight.flatten(1).T
+
+
+def quadratic(matrix: Tensor):
+    """One score, f(x) = x' A x / 2 with A symmetric: gradient A x."""
+    return lambda x: (x @ matrix * x).sum(1, keepdim=True) / 2
+
+
+def saturating(x: Tensor) -> Tensor:
+    """f(x) = 1 - relu(1 - x): grows to 1 at x = 1, then is flat."""
+    return 1 - (1 - x).relu()
+
+
+def hinge(x: Tensor) -> Tensor:
+    """f(x) = relu(x - 10): gradient x input jumps from 0 to 10 at the kink."""
+    return (x - 10).relu()
+
+
+def tanh_mlp(inputs: int = 6, seed: int = 0) -> nn.Module:
+    """A smooth two-layer network in float64."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, 3))
+    return net.double().eval()
+
+
+def symmetric(size: int, seed: int = 0) -> Tensor:
+    half = normal(size, size, seed=seed)
+    return half + half.T
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

@@ -1,0 +1,107 @@
+"""Every bad input gets a ValueError or TypeError that names the argument."""
+
+import pytest
+import torch
+from torch import nn
+
+import tutorial_lib as tl
+from tests.closed_forms import normal, tanh_mlp
+
+X, NET = normal(3, 6), tanh_mlp()
+NAN = float("nan")
+
+CASES = {
+    "target out of range": ("target", tl.gradient, dict(target=3)),
+    "target out of range for one picture": (
+        "target",
+        tl.gradient,
+        dict(target=torch.tensor([0, 1, 9])),
+    ),
+    "target negative": ("target", tl.gradient, dict(target=-1)),
+    "target of the wrong length": ("target", tl.gradient, dict(target=torch.tensor([0, 1]))),
+    "target of the wrong shape": ("target", tl.gradient, dict(target=torch.zeros(3, 1).long())),
+    "target of the wrong dtype": ("target", tl.gradient, dict(target=torch.zeros(3))),
+    "target int32": ("target", tl.gradient, dict(target=torch.zeros(3, dtype=torch.int32))),
+    "target a float": ("target", tl.gradient, dict(target=1.0)),
+    "target a bool": ("target", tl.gradient, dict(target=True)),
+    "target None": ("target", tl.gradient, dict(target=None)),
+    "x without a batch dimension": ("x", tl.gradient, dict(x=X[0])),
+    "x empty": ("x", tl.gradient, dict(x=X[:0])),
+    "x with NaN": ("x", tl.gradient, dict(x=X.clone().fill_(NAN))),
+    "x with inf": ("x", tl.gradient, dict(x=X.clone().fill_(float("inf")))),
+    "x of integers": ("x", tl.gradient, dict(x=torch.ones(3, 6, dtype=torch.int64))),
+    "x not a tensor": ("x", tl.gradient, dict(x=[[1.0]])),
+    "baseline of another shape": (
+        "baseline",
+        tl.integrated_gradients,
+        dict(baseline=torch.zeros(1, 5)),
+    ),
+    "baseline without batch": ("baseline", tl.integrated_gradients, dict(baseline=torch.zeros(6))),
+    "baseline NaN": ("baseline", tl.integrated_gradients, dict(baseline=NAN)),
+    "baseline an unknown word": ("baseline", tl.integrated_gradients, dict(baseline="black")),
+    "baseline None": ("baseline", tl.integrated_gradients, dict(baseline=None)),
+    "noise without bounds": ("bounds", tl.integrated_gradients, dict(baseline="noise")),
+    "bounds reversed": (
+        "bounds",
+        tl.integrated_gradients,
+        dict(baseline="noise", bounds=(1.0, 0.0)),
+    ),
+    "bounds not a pair": ("bounds", tl.integrated_gradients, dict(baseline="noise", bounds=1.0)),
+    "many fixed baselines": ("baselines", tl.integrated_gradients, dict(baselines=5)),
+    "no baselines": ("baselines", tl.integrated_gradients, dict(baselines=0)),
+    "steps 0": ("steps", tl.integrated_gradients, dict(steps=0)),
+    "steps a float": ("steps", tl.integrated_gradients, dict(steps=5.0)),
+    "rule unknown": ("rule", tl.integrated_gradients, dict(rule="simpson")),
+    "samples 0": ("samples", tl.smoothgrad, dict(sigma=0.1, samples=0)),
+    "sigma negative": ("sigma", tl.smoothgrad, dict(sigma=-0.1)),
+    "sigma NaN": ("sigma", tl.smoothgrad, dict(sigma=NAN)),
+    "sigma a word": ("sigma", tl.smoothgrad, dict(sigma="15%")),
+    "sigma of another shape": ("sigma", tl.smoothgrad, dict(sigma=torch.ones(4))),
+    "method not a function": ("method", tl.smoothgrad, dict(sigma=0.1, method="gradient")),
+    "keyword unknown to the method": ("step", tl.smoothgrad, dict(sigma=0.1, step=5)),
+    "batch_size 0": ("batch_size", tl.gradient, dict(batch_size=0)),
+    "seed negative": ("seed", tl.smoothgrad, dict(sigma=0.1, seed=-1)),
+    "model not callable": ("model", tl.gradient, dict(model=3)),
+    "model in training mode": ("model", tl.gradient, dict(model=nn.Linear(6, 3).double().train())),
+    "model with a part in training mode": (
+        "model",
+        tl.gradient,
+        dict(model=nn.Sequential(nn.Dropout().train(), nn.Linear(6, 3)).double()),
+    ),
+    "model whose output is not (N, C)": ("model", tl.gradient, dict(model=lambda x: x.sum(1))),
+    "model that returns another N": ("model", tl.gradient, dict(model=lambda x: x[:2])),
+    "model that returns a tuple": ("model", tl.gradient, dict(model=lambda x: (x, x))),
+    "model that returns integers": ("model", tl.gradient, dict(model=lambda x: x.long())),
+    "model that ignores x": ("model", tl.gradient, dict(model=lambda x: torch.zeros(3, 3))),
+    "model that detaches x": ("model", tl.gradient, dict(model=lambda x: x.detach() * 2)),
+    "model that depends on something else": (
+        "model",
+        tl.gradient,
+        dict(model=lambda x: torch.ones(3, 3, requires_grad=True) * 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_refused_by_an_error_that_names_the_argument(case):
+    name, method, given = CASES[case]
+    arguments = {"model": NET, "x": X, "target": 0, **given}
+    model, x, target = (arguments.pop(key) for key in ("model", "x", "target"))
+    with pytest.raises((ValueError, TypeError), match=rf"(^|\W){name}\W"):
+        method(model, x, target, **arguments)
+
+
+def test_the_training_mode_error_says_why_and_what_to_do():
+    with pytest.raises(ValueError, match=r"dropout is random.*model\.eval\(\)"):
+        tl.gradient(nn.Linear(6, 3).train(), X, 0)
+
+
+def test_the_attribution_given_to_the_gap_must_have_the_shape_of_x():
+    with pytest.raises(ValueError, match="attribution"):
+        tl.metrics.completeness_gap(NET, X, 0, X[:, :5])
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(3, 4, 4), torch.zeros(1, 3, 4, 4).long(), None])
+def test_maps_refuse_what_is_not_a_picture_attribution(bad):
+    with pytest.raises((ValueError, TypeError), match="attribution"):
+        tl.saliency_map(bad)
