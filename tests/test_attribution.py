@@ -92,7 +92,7 @@ def test_completeness_gap_is_the_sum_minus_the_change_of_the_score():
 
 
 def test_noise_baselines_average_over_uniform_draws_within_the_bounds():
-    # f(x) = x'Ax/2 with A diagonal: A_i = d_i (x_i^2 - b_i^2) / 2, and E b^2 = (u^3 - l^3)/(3(u-l)).
+    # x'Ax/2, A = diag(d): A_i = d_i (x_i^2 - b_i^2) / 2, and E b^2 = (u^3 - l^3) / (3(u - l)).
     d, x = torch.tensor([1.0, -2.0, 3.0]).double(), normal(2, 3, seed=1)
     low, high, n = -1.0, 2.0, 4000
     a = tl.integrated_gradients(

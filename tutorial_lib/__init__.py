@@ -3,18 +3,29 @@
 Start with `attribution.py`, then `probes.py` and `engine.py`.
 """
 
-from tutorial_lib import engine, metrics, probes
+from tutorial_lib import data, engine, figures, metrics, models, plots, probes, widgets
 from tutorial_lib.attribution import gradient, gradient_x_input, integrated_gradients, smoothgrad
+from tutorial_lib.data import list_images, load_image
 from tutorial_lib.maps import heatmap, saliency_map
+from tutorial_lib.models import list_models, load_model
 
 __all__ = [
+    "data",
     "engine",
+    "figures",
     "gradient",
     "gradient_x_input",
     "heatmap",
     "integrated_gradients",
+    "list_images",
+    "list_models",
+    "load_image",
+    "load_model",
     "metrics",
+    "models",
+    "plots",
     "probes",
     "saliency_map",
     "smoothgrad",
+    "widgets",
 ]

@@ -42,11 +42,11 @@ def slider(
     """A slider that shows one of several precomputed frames, without a kernel.
 
     `frames`: matplotlib Figures (drawn at 100 dpi), PIL images or arrays ((H, W, 3), uint8 or
-    floats in [0, 1]). Give all the same size, or the page jumps. Each is stored as a PNG of at most
-    256 colours, of 64 where that alone keeps it below 60 KB. `labels`: what the slider shows beside
-    itself. `alt`: one text for each frame, or one text with {label} in it. `caption`: plain text
-    beneath. `index`: the frame shown first. In PDF and on paper the slider becomes a filmstrip of
-    up to six frames.
+    floats in [0, 1]). Give all the same size, or the page jumps. Each is stored as a PNG of 256
+    colours, of 128 where it would pass 60 KB (three panels of pure noise still take 70 KB).
+    `labels`: what the slider shows beside itself. `alt`: one text for each frame, or one text with
+    {label} in it. `caption`: plain text beneath. `index`: the frame shown first. In PDF and on
+    paper the slider becomes a filmstrip of up to six frames.
 
     Raises ValueError where there are no frames, lengths differ, an alt text is empty or without
     {label}, or `index` is out of range; TypeError for labels that are not strings and for frames of
@@ -139,10 +139,11 @@ def _draw(figure: Figure, dpi: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _png(picture: Image.Image, colours: Sequence[int] = (256, 64)) -> bytes:
+def _png(picture: Image.Image, colours: Sequence[int] = (256, 128)) -> bytes:
     for count in colours:
         buffer = io.BytesIO()
-        picture.quantize(count).save(buffer, "PNG", optimize=True)
+        # Maximum coverage keeps rare colours, such as the ends of a colour bar; median cut does not
+        picture.quantize(count, Image.Quantize.MAXCOVERAGE).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= TARGET:
             break
     return buffer.getvalue()

@@ -1,0 +1,84 @@
+# `make` or `make help` lists the commands.
+, := ,
+PYTHON ?= python3
+BIN := .venv/bin
+VENDOR := _build/static/vendor
+SITE := _build/html/.complete
+PACKAGE := $(wildcard tutorial_lib/*.py tutorial_lib/*/*.py)
+PAGES := $(shell grep -ls '^kernelspec:' book/*.md)
+NOTEBOOKS := $(PAGES:book/%.md=_build/notebooks/%.ipynb)
+CHECKED := $(PAGES:book/%.md=_build/nbval/%.passed)
+EXPECTED := $(wildcard tests/expected_outputs/*.json)
+BOOK := _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/results/*)
+
+# $(call step,name,command,hint): say what runs; where it fails, say so and what helps.
+define step
+@echo; echo "== $(1)"
+@$(2) || { echo; echo "FAILED: $(1). $(3)"; exit 1; }
+endef
+
+.DELETE_ON_ERROR:
+.PHONY: help book test check lint unit format outputs clean
+
+help:
+	@echo "make book      build the site (creates .venv first) and say where it is"
+	@echo "make test      lint, unit tests, the site in a browser, every chapter run and checked"
+	@echo "make format    repair what the linter and formatter can repair"
+	@echo "make outputs   run the chapters and store the outputs that tests compare"
+	@echo "make clean     remove everything built (.venv stays)"
+
+book:
+	@$(MAKE) --no-print-directory $(SITE) || { echo; echo "make book FAILED: the line that says FAILED above names the step"; exit 1; }
+	@echo; echo "The book is built. Open this file in a browser:"
+	@echo "    $(CURDIR)/_build/html/index.html"
+	@echo "or serve it, then open localhost:8000:"
+	@echo "    $(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html"
+
+test:
+	@$(MAKE) --no-print-directory check || { echo; echo "make test FAILED: the line that says FAILED above names the step"; exit 1; }
+	@echo; echo "make test passed: lint, unit tests, site, $(words $(PAGES)) pages run and checked"
+
+check: lint $(SITE)
+	@$(MAKE) --no-print-directory unit $(CHECKED)
+
+lint: .venv/installed
+	$(call step,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .,make format repairs most of it)
+
+unit: .venv/installed
+	$(call step,unit and site tests,$(BIN)/pytest,pytest names the tests above)
+
+# Installing again is quick where nothing is missing.
+.venv/installed: pyproject.toml
+	$(call step,Python 3.11 or newer,$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))',Set one: make PYTHON=/path/to/python3.12 ...)
+	$(call step,the environment .venv,test -x $(BIN)/python || $(PYTHON) -m venv .venv,On Debian and Ubuntu: apt install python3-venv; then remove .venv)
+	$(call step,installing (about 5 GB where torch is new here),$(BIN)/python -m pip install --disable-pip-version-check -e '.[book$(,)test]',pip's last lines say why)
+	$(call step,first import,$(BIN)/python -c 'import tutorial_lib$(,) matplotlib.font_manager',Remove .venv and try again)
+	@touch $@
+
+# Notebook caches know nothing of the package: they go when it, or the environment, changes.
+_build/executed-with: .venv/installed $(PACKAGE)
+	@mkdir -p _build && rm -rf _build/.jupyter_cache && touch $@
+
+$(VENDOR): web/package.json web/package-lock.json web/fetch.py .venv/installed
+	$(call step,fetching MathJax and the widget manager,$(BIN)/python web/fetch.py $(VENDOR),See above)
+
+_build/notebooks/%.ipynb: book/%.md tests/notebooks.py $(EXPECTED) .venv/installed
+	@$(BIN)/python tests/notebooks.py convert $< $@
+
+$(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with
+	@rm -rf _build/html _build/.doctrees
+	$(call step,running the chapters and building the site,$(BIN)/jupyter-book build . -W -n --keep-going,Sphinx's warnings above are errors here)
+	@touch $@
+
+_build/nbval/%.passed: _build/notebooks/%.ipynb _build/executed-with tests/nbval.ini
+	$(call step,nbval: every cell of $*,$(BIN)/pytest -c tests/nbval.ini $<,Where only stored outputs differ: make outputs)
+	@mkdir -p $(@D) && touch $@
+
+format: .venv/installed
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+outputs: .venv/installed
+	$(call step,storing the checked outputs,$(BIN)/python tests/notebooks.py outputs $(PAGES),The cell above failed)
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

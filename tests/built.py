@@ -1,0 +1,47 @@
+"""Where the book's sources and its built site are, for the tests that read them."""
+
+import re
+from pathlib import Path
+
+import jupytext
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT / "_build/html"
+NO_SITE = "the site is not built: run `make book`"
+
+
+def toc_pages() -> list[str]:
+    """The pages of _toc.yml, such as book/01-taylor."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    return [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
+
+
+def chapters() -> list[Path]:
+    """The sources of the chapters: the pages whose file names start with two digits."""
+    pages = [ROOT / f"{page}.md" for page in toc_pages()]
+    return [page for page in pages if re.match(r"\d\d-", page.name)]
+
+
+def cells(page: Path) -> list:
+    """The cells of a page; a page without cells is one Markdown cell."""
+    return jupytext.reads(page.read_text("utf-8"), fmt="md:myst").cells
+
+
+def is_notebook(page: Path) -> bool:
+    return "\nkernelspec:" in page.read_text("utf-8")
+
+
+def site_pages() -> list[Path]:
+    """Every HTML page that was built, none without a finished site."""
+    if not (SITE / ".complete").exists():
+        return []
+    return sorted(p for p in SITE.rglob("*.html") if "_static" not in p.parts)
+
+
+def built_html(page: str) -> str:
+    """The built HTML of a page of _toc.yml; skips the test where the site is not built."""
+    if not (SITE / ".complete").exists():
+        pytest.skip(NO_SITE)
+    return (SITE / f"{page}.html").read_text("utf-8")

@@ -1,0 +1,126 @@
+"""Every page of the built site in a browser that has no internet, over http and from disk."""
+
+import json
+import re
+
+import pytest
+
+from ..built import SITE, site_pages
+
+PAGES = [p.relative_to(SITE).as_posix() for p in site_pages()]
+MATH_READY = (
+    "() => !window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true))"
+)
+RAW_MATH = r"""() => {
+    const article = document.querySelector('article').cloneNode(true);
+    article.querySelectorAll('pre, code, mjx-container, script').forEach(e => e.remove());
+    return article.textContent.match(/\$\$|\\\(|\\\[|\\begin\{/g) || [];
+}"""
+TOO_WIDE = """() => {
+    const width = document.documentElement.clientWidth;
+    const scrolls = e => e && (getComputedStyle(e).overflowX != 'visible' ||
+        getComputedStyle(e).position == 'fixed' || scrolls(e.parentElement));
+    return document.documentElement.scrollWidth <= width ? [] :
+        [...document.querySelectorAll('main *')]
+            .filter(e => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement))
+            .map(e => `${e.tagName}.${e.className} ${e.textContent.trim().slice(0, 40)}`)
+            .concat([`page ${document.documentElement.scrollWidth} px`]);
+}"""
+SHOWN = """cell => [...cell.querySelectorAll('img')].filter(i => i.checkVisibility())
+    .map(i => i.alt + ' ' + i.src.length + ' ' + i.src.slice(-2000, -1000))"""
+
+
+class Visit:
+    """A page that was opened, and what went wrong meanwhile."""
+
+    def __init__(self, context, origin: str, name: str):
+        self.name, self.errors, self.failed, self.foreign = name, [], [], []
+        self.page = context.new_page()
+        self.origin = origin
+        self.page.route("**/*", self._refuse_foreign)
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("requestfailed", lambda r: self.failed.append(f"{r.failure} {r.url[:200]}"))
+        self.page.on("response", self._response)
+        self.page.goto(origin + name, wait_until="load")
+        self.page.wait_for_function(MATH_READY)
+        self.page.wait_for_load_state("networkidle")
+
+    def _refuse_foreign(self, route):
+        if route.request.url.startswith((self.origin, "data:", "blob:", "about:")):
+            route.continue_()
+        else:
+            self.foreign.append(route.request.url)
+            route.abort()
+
+    def _console(self, message):
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def _response(self, response):
+        if response.status >= 400:
+            self.failed.append(f"{response.status} {response.url}")
+
+
+@pytest.fixture(
+    scope="module", params=[(o, p) for p in PAGES or ["no page"] for o in ("http", "file")], ids=str
+)
+def visit(browser, origins, request):
+    origin, name = request.param
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield Visit(context, origins[origin], name)
+    context.close()
+
+
+def sliders_in(html: str) -> int:
+    """How many sliders the page's widget state holds."""
+    states = re.findall(r'widget-state\+json">(.*?)</script>', html, re.DOTALL)
+    models = [m for s in states for m in json.loads(s)["state"].values()]
+    return sum(m["model_name"].endswith("SliderModel") for m in models)
+
+
+def test_nothing_fails_and_nothing_leaves_the_site(visit):
+    assert visit.foreign == [], "requests that leave the site"
+    assert visit.failed == [], "failed requests"
+    assert visit.errors == [], "console errors"
+
+
+def test_formulas_are_rendered(visit):
+    formulas = visit.page.locator("article .math").count()
+    rendered = visit.page.locator("article mjx-container").count()
+    assert rendered >= formulas
+    assert visit.page.locator("mjx-merror, [data-mjx-error]").all_text_contents() == []
+    assert visit.page.evaluate(RAW_MATH) == [] if visit.page.locator("article").count() else True
+
+
+def test_each_slider_changes_its_picture(visit):
+    wanted = sliders_in((SITE / visit.name).read_text("utf-8"))
+    sliders = visit.page.locator(".widget-hslider")
+    if wanted:
+        sliders.nth(wanted - 1).wait_for()
+    assert sliders.count() == wanted
+    for i in range(wanted):
+        cell = visit.page.locator(".cell", has=visit.page.locator(".widget-hslider")).nth(i)
+        handle = cell.locator(".noUi-handle")
+        before = cell.evaluate(SHOWN)
+        assert before, "no picture beside the slider"
+        handle.press("ArrowRight")
+        if cell.evaluate(SHOWN) == before:
+            handle.press("ArrowLeft")
+        visit.page.wait_for_timeout(50)
+        assert cell.evaluate(SHOWN) != before, "the slider moved and its picture stayed"
+
+
+def test_nothing_is_wider_than_a_phone(visit):
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    visit.page.wait_for_timeout(200)
+    assert visit.page.evaluate(TOO_WIDE) == []
+
+
+@pytest.mark.parametrize("origin", ["http", "file"])
+def test_search_finds_a_page_without_a_server(browser, origins, origin):
+    context = browser.new_context()
+    visit = Visit(context, origins[origin], "search.html?q=gradient")
+    visit.page.locator("#search-results li a").first.wait_for()
+    assert (visit.foreign, visit.failed, visit.errors) == ([], [], [])
+    context.close()

@@ -1,0 +1,134 @@
+"""Photographs: those that ship inside scikit-image, and any file of the reader's.
+
+Every picture comes out as an RGB PIL image, whatever its file held; `to_rgb` says how.
+"""
+
+import os
+import warnings
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# name -> (file inside scikit-image's wheel, credit and licence as scikit-image documents them)
+BUNDLED = {
+    "astronaut": ("astronaut.png", "Eileen Collins; NASA; public domain"),
+    "brick": ("brick.png", "Brick wall; CC0Textures, adapted by scikit-image; CC0"),
+    "camera": ("camera.png", "Man with a camera; Lav Varshney; CC0"),
+    "chelsea": ("chelsea.png", "Chelsea the cat; Stefan van der Walt; CC0"),
+    "clock": ("clock_motion.png", "Clock, camera moved; Stefan van der Walt; public domain"),
+    "coffee": ("coffee.png", "Coffee cup, courtesy of Pikolo Espresso Bar; Rachel Michetti; CC0"),
+    "coins": ("coins.png", "Coins from Pompeii; Brooklyn Museum; no known copyright restrictions"),
+    "grass": ("grass.png", "Grass; linolafett on DeviantArt, adapted by scikit-image; CC0"),
+    "gravel": ("gravel.png", "Gravel; CC0Textures, adapted by scikit-image; CC0"),
+    "hubble_deep_field": (
+        "hubble_deep_field.jpg",
+        "Hubble eXtreme Deep Field; NASA, HubbleSite; public domain",
+    ),
+    "motorcycle": (
+        "motorcycle_left.png",
+        "Motorcycle, left view; Scharstein et al., Middlebury 2014 stereo benchmark, made smaller "
+        "by scikit-image; no licence stated, cite the benchmark",
+    ),
+    "retina": ("retina.jpg", "Normal left retina; Mikael Häggström; CC0"),
+    "rocket": ("rocket.jpg", "Launch of DSCOVR on Falcon 9; SpaceX; public domain"),
+}
+CREDITS = {name: credit for name, (_, credit) in BUNDLED.items()}
+MAX_PIXELS = 89_478_485  # Pillow's own limit, which it only warns of
+
+
+def list_images() -> list[str]:
+    """The names that `load_image` knows: photographs inside scikit-image, no download.
+
+    >>> "chelsea" in list_images()
+    True
+    """
+    return sorted(BUNDLED)
+
+
+def image_credit(name: str) -> str:
+    """Title, source and licence of a bundled photograph. Raises ValueError for another name.
+
+    >>> image_credit("chelsea")
+    'Chelsea the cat; Stefan van der Walt; CC0'
+    """
+    if name not in CREDITS:
+        raise ValueError(f"name: {name!r} given, expected one of {', '.join(list_images())}")
+    return CREDITS[name]
+
+
+def load_image(name: str | os.PathLike) -> Image.Image:
+    """A bundled photograph by its name, or the picture in a file by its path, in RGB.
+
+    The first frame of an animation is taken. Orientation, transparency, colours and depth become
+    upright 8 bit RGB as `to_rgb` says. Sizes from 1 x 1 up to 89 million pixels.
+
+    Raises FileNotFoundError for a path that is not there, ValueError for a file that is no picture,
+    is cut short or has too many pixels, TypeError where `name` is no string or path.
+
+    >>> load_image("chelsea").size
+    (451, 300)
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"name: {type(name).__name__} given, expected a string or a path")
+    path = Path(name)
+    if name in BUNDLED:
+        path = Path(str(files("skimage") / "data" / BUNDLED[name][0]))
+    if not path.exists():
+        names = ", ".join(list_images())
+        raise FileNotFoundError(f"name: no file {str(name)!r}; bundled photographs: {names}")
+    if not path.is_file():
+        raise ValueError(f"name: {str(name)!r} is not a file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                _check_size(picture)
+                return to_rgb(picture)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(f"name: {str(name)!r} is too large: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"name: {str(name)!r} is not a picture that Pillow can read") from error
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
+        raise ValueError(f"name: {str(name)!r} cannot be read: {error}") from error
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Any PIL image as an upright 8 bit RGB image.
+
+    The EXIF orientation is applied. Transparency, of RGBA, grey or palette, is laid on white.
+    16 bit grey is divided by 257, so that 65535 becomes 255. Grey is repeated for the three
+    colours; CMYK and other spaces are converted by Pillow. Raises ValueError for 32 bit grey, whose
+    range only the reader knows, and for a picture without pixels; TypeError for what is no picture.
+
+    >>> to_rgb(Image.new("L", (2, 2), 7)).getpixel((0, 0))
+    (7, 7, 7)
+    """
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"picture: {type(picture).__name__} given, expected a PIL image")
+    if not picture.width * picture.height:
+        raise ValueError(f"picture: size {picture.size} given, expected at least 1 x 1")
+    # Pillow before 11 opens 16 bit PNG and PGM files as mode I, known by their format alone.
+    deep = picture.mode == "I" and picture.format in ("PNG", "PPM")
+    picture = ImageOps.exif_transpose(picture)
+    if deep or picture.mode.startswith("I;16"):
+        grey = np.asarray(picture) / 257
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise ValueError(
+            f"picture: mode {picture.mode!r} (32 bit grey) has no known range; scale it to 0..255 "
+            "and convert it to 8 bits first"
+        )
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def _check_size(picture: Image.Image) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ValueError(
+            f"too large: {picture.width} x {picture.height} pixels, at most {MAX_PIXELS}"
+        )

