@@ -202,7 +202,8 @@ def test_logits_are_those_of_torchvisions_network_with_the_same_weights(hub, nam
     size = 80 if name == "inception_v3" else 40
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(model(x), expected(x), rtol=1e-5, atol=1e-6)
+        wanted = expected(x)
+        assert (model(x) - wanted).abs().max() <= 1e-4 * wanted.abs().max()  # batch norms folded
     assert not any(p.requires_grad for p in model.parameters())
     assert not any(m.training for m in model.modules())
 
@@ -236,7 +237,8 @@ def test_old_checkpoints_of_densenet_with_dotted_names_are_read(hub):
     torch.save(old, checkpoint(hub, "densenet121"))
     x = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(load_model("densenet121", device="cpu")(x), expected(x), atol=1e-6)
+        gap = load_model("densenet121", device="cpu")(x) - expected(x)
+    assert gap.abs().max() <= 1e-4 * expected(x).abs().max()
 
 
 def test_a_missing_file_says_which_where_and_how(hub):

@@ -38,6 +38,7 @@ def test_folding_changes_no_score_and_leaves_only_norms_that_do_not_follow_a_con
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.requires_grad for p in model.parameters())
     assert not any(p.requires_grad for p in fast.parameters())
+    assert not any(m.training for m in fast.modules())
     assert not any(m._forward_hooks for m in [*fast.modules(), *model.modules()])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from tutorial_lib.data import to_rgb
+from tutorial_lib.data import load_image, to_rgb
 from tutorial_lib.prepare import prepare
 
 LITE = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
@@ -132,8 +132,8 @@ def load_model(
         model = _timm(name.removeprefix("timm/"))
     else:
         raise _unknown(name, [*list_models(), "lite0", "lite1", "lite2"], "or timm/NAME")
-    model.network = prepare(model.network, model.preprocess(Image.effect_noise((256, 256), 64)))
-    return model.to(device)
+    model.network = prepare(model.network, model.preprocess(load_image("coffee")))
+    return model.eval().to(device)
 
 
 def _lite(name: str) -> Classifier:

@@ -64,4 +64,4 @@ def _fold(model: nn.Module, conv: nn.Conv2d, norm_name: str) -> None:
     conv.weight, conv.bias = fused.weight, fused.bias
     parent, _, child = norm_name.rpartition(".")
     # timm's batch norm holds the activation that follows it.
-    setattr(model.get_submodule(parent), child, getattr(norm, "act", nn.Identity()))
+    setattr(model.get_submodule(parent), child, getattr(norm, "act", nn.Identity().eval()))

@@ -15,7 +15,6 @@ from PIL import Image
 
 from . import plots
 
-TARGET = 60_000  # bytes a frame
 STYLE = (
     "<style>.tl-slider .widget-label{text-align:left;width:100%}"
     ".tl-slider .widget-readout{max-width:60%}</style>"
@@ -43,7 +42,7 @@ def slider(
 
     `frames`: matplotlib Figures (drawn at 100 dpi), PIL images or arrays ((H, W, 3), uint8 or
     floats in [0, 1]). Give all the same size, or the page jumps. Each is stored as a PNG of 256
-    colours, of 128 where it would pass 60 KB (three panels of pure noise still take 70 KB).
+    colours: 75 KB for three noisy maps in a row as wide as the page, less for smooth ones.
     `labels`: what the slider shows beside itself. `alt`: one text for each frame, or one text with
     {label} in it. `caption`: plain text beneath. `index`: the frame shown first. In PDF and on
     paper the slider becomes a filmstrip of up to six frames.
@@ -62,6 +61,7 @@ def slider(
         options=labels,
         index=index,
         description=description,
+        tooltip=description,
         layout=ipywidgets.Layout(width="100%", height="auto", flex_flow="row wrap"),
         style={"description_width": "100%"},
     )
@@ -91,7 +91,7 @@ def filmstrip(frames: Sequence[Image.Image], labels: Sequence[str], count: int =
         columns=min(columns, len(chosen)),
         size=plots.WIDTH / columns,
     )
-    return _png(_draw(strip, 150), colours=(256,))
+    return _png(_draw(strip, 150))
 
 
 def _checked(frames: list, labels: list, alt, index: int) -> list[str]:
@@ -139,13 +139,10 @@ def _draw(figure: Figure, dpi: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _png(picture: Image.Image, colours: Sequence[int] = (256, 128)) -> bytes:
-    for count in colours:
-        buffer = io.BytesIO()
-        # Maximum coverage keeps rare colours, such as the ends of a colour bar; median cut does not
-        picture.quantize(count, Image.Quantize.MAXCOVERAGE).save(buffer, "PNG", optimize=True)
-        if buffer.tell() <= TARGET:
-            break
+def _png(picture: Image.Image) -> bytes:
+    """256 colours by maximum coverage: median cut would lose the ends of a colour bar."""
+    buffer = io.BytesIO()
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

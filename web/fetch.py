@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 WEB = Path(__file__).parent
-# From npm's node_modules to FOLDER. MathJax loads fonts at once, the rest of its parts on demand.
+# From npm's node_modules to FOLDER.
+# MathJax loads fonts at once, the rest on demand.
 FILES = {
     "mathjax/es5/tex-mml-chtml.js": "mathjax/tex-mml-chtml.js",
     "mathjax/es5/output/chtml/fonts/woff-v2": "mathjax/output/chtml/fonts/woff-v2",
@@ -22,6 +23,7 @@ FILES = {
     "mathjax/LICENSE": "mathjax/LICENSE",
     "requirejs/require.js": "require.js",
     "@jupyter-widgets/html-manager/dist/embed-amd.js": "embed-amd.js",
+    "@jupyter-widgets/html-manager/dist/*.woff2": "@jupyter-widgets/html-manager/dist/",
 }
 FALLBACK = """
 ----------------------------------------------------------------------------------------
@@ -63,12 +65,20 @@ def copy(modules: Path, folder: Path) -> None:
     """Copy FILES to the folder, which appears only when all are there."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    for source, to in FILES.items():
-        (part / to).parent.mkdir(parents=True, exist_ok=True)
-        copied = shutil.copytree if (modules / source).is_dir() else shutil.copy
-        copied(modules / source, part / to)
+    for pattern, name in FILES.items():
+        for source in _found(modules, pattern):
+            to = part / name / source.name if name.endswith("/") else part / name
+            to.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, to)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
+
+
+def _found(modules: Path, pattern: str) -> list[Path]:
+    found = list(modules.glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"npm brought no {pattern}")
+    return found
 
 
 def main(folder: Path) -> None:

@@ -8,7 +8,6 @@ from sphinx.util import logging
 MATHJAX = "vendor/mathjax/tex-mml-chtml.js"
 # No crossorigin attribute: with one, a browser refuses scripts of a page opened from disk.
 WIDGETS = {"vendor/require.js": {}, "vendor/embed-amd.js": {}}
-
 log = logging.getLogger(__name__)
 
 
@@ -23,8 +22,8 @@ def serve_vendored(app, config):
 
 def switch_off_thebe(app, config):
     """Jupyter Book always loads sphinx-thebe, whose scripts point at a CDN: undo that."""
-    for listeners in app.events.listeners.values():
-        for listener in list(listeners):
+    for event in ("env-before-read-docs", "doctree-resolved"):
+        for listener in list(app.events.listeners[event]):
             if listener.handler.__module__ == "sphinx_thebe":
                 app.disconnect(listener.id)
 

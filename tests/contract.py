@@ -1,0 +1,164 @@
+"""What every chapter promises, as functions from a page to a list of broken promises."""
+
+import ast
+import json
+import re
+
+import jupytext
+from bs4 import BeautifulSoup
+
+SECTIONS = ("The idea", "The mathematics", "From scratch", "With the package")
+SECTIONS += ("What can go wrong", "Exercises", "Summary", "Further reading")
+LABEL = re.compile(r"^\$\$ *\(([^)\s]+)\)|^:label: (eq-\S+)", re.MULTILINE)
+CHECKS = re.compile(r"# checks(.*)")
+NAME = re.compile(r"eq(?:-[a-z0-9]+)+")
+FENCE = r"^(`{3,}|:{3,})\{%s\} *(.*?)\n(.*?)^\1 *$"  # a directive: argument, body
+
+
+def labelled_equations(page: str) -> list[str]:
+    return [a or b for a, b in LABEL.findall(page)]
+
+
+def checked_equations(page: str) -> list[str]:
+    """The labels that the page's cells name in `# checks eq-...`, beside an assert."""
+    return [name for cell in _code(page) if _asserts(cell.source) for name in named(cell.source)]
+
+
+def named(source: str) -> list[str]:
+    return [name for comment in CHECKS.findall(source) for name in NAME.findall(comment)]
+
+
+def equation_problems(labels: list[str], checked: list[str]) -> list[str]:
+    twice = {label for label in labels if labels.count(label) > 1}
+    return [
+        *(f"{x}: labelled twice" for x in sorted(twice)),
+        *(f"{x}: no assert cell and no test names it" for x in sorted({*labels} - {*checked})),
+        *(f"{x}: checked, but no equation has this label" for x in sorted({*checked} - {*labels})),
+    ]
+
+
+def source_problems(page: str) -> list[str]:
+    """Broken promises of a chapter's source."""
+    return [
+        *_section_problems(page),
+        *_learn_problems(page),
+        *_exercise_problems(page),
+        *_figure_problems(page),
+    ]
+
+
+def built_problems(html: str) -> list[str]:
+    """Broken promises of a built page: alt texts, captions, errors and warnings shown."""
+    soup = BeautifulSoup(html, "html.parser")
+    article = soup.find("article") or soup
+    problems = []
+    for image in article.find_all("img"):
+        problems += _image_problems(image)
+    for state in soup.find_all("script", type="application/vnd.jupyter.widget-state+json"):
+        for model in json.loads(state.string)["state"].values():
+            html = str(model["state"].get("value", ""))
+            for image in BeautifulSoup(html, "html.parser").find_all("img"):
+                if not image.get("alt", "").strip():
+                    problems.append("a slider's frame has no alt text")
+    for kind in ("stderr", "traceback"):
+        for output in article.select(f".output.{kind}"):
+            problems.append(f"a cell shows {kind}: {output.get_text()[:200].strip()}")
+    return problems
+
+
+def _image_problems(image) -> list[str]:
+    name, alt = image.get("src", "")[-40:], image.get("alt", "").strip()
+    problems = []
+    if not alt or alt == image.get("src"):
+        problems.append(f"image {name}: no alt text")
+    caption = image.find_parent("figure") and image.find_parent("figure").find("figcaption")
+    if caption is None or not caption.get_text(strip=True):
+        problems.append(f"image {name} ({alt[:40]}): not in a figure with a caption")
+    return problems
+
+
+def _section_problems(page: str) -> list[str]:
+    titles = re.findall(r"^## (.*?) *$", page, re.MULTILINE)
+    missing = [f"no section '{title}'" for title in SECTIONS if title not in titles]
+    shown = [title for title in titles if title in SECTIONS]
+    if not missing and shown != list(SECTIONS):
+        missing.append(f"sections are in the order {shown}")
+    if "{cite" not in page.partition("## Further reading")[2]:
+        missing.append("'Further reading' cites nothing")
+    return missing
+
+
+def _learn_problems(page: str) -> list[str]:
+    box = next((b for t, b in _directives(page, "admonition") if t == "You will learn"), None)
+    if box is None:
+        return ["no admonition 'You will learn'"]
+    wanted = {
+        "three outcomes": r"(^- [\s\S]*){3}",
+        "prerequisites (**Before you start:**)": r"\*\*Before you start:\*\* *\S",
+        "minutes to read": r"\d+ minutes? to read",
+        "minutes to run": r"\d+ minutes? to run",
+    }
+    return [
+        f"'You will learn' has no {what}"
+        for what, pattern in wanted.items()
+        if not re.search(pattern, box, re.MULTILINE)
+    ]
+
+
+def _exercise_problems(page: str) -> list[str]:
+    labels = [
+        label
+        for _, body in _directives(page, "exercise-start")
+        for label in re.findall(r":label: *(\S+)", body)
+    ]
+    problems = [] if len(labels) >= 3 else [f"{len(labels)} exercises with a label, three wanted"]
+    solutions = dict(
+        re.findall(r"^`{3,}\{solution-start\} *(\S+)\n(.*?)\{solution-end\}", page, re.M | re.S)
+    )
+    for label in labels:
+        if label not in solutions:
+            problems.append(f"{label}: no solution")
+        elif "{code-cell}" not in solutions[label]:
+            problems.append(f"{label}: the solution has no code cell")
+        elif ":class: dropdown" not in solutions[label].partition("{code-cell}")[0]:
+            problems.append(f"{label}: the solution is not hidden (:class: dropdown)")
+    return problems + [f"{x}: a solution without exercise" for x in set(solutions) - set(labels)]
+
+
+def _figure_problems(page: str) -> list[str]:
+    problems = []
+    for cell in _code(page):
+        meta = cell.metadata.get("mystnb", {})
+        if not meta:
+            continue
+        where = meta.get("figure", {}).get("name") or cell.source[:40]
+        if not meta.get("figure", {}).get("caption", "").strip():
+            problems.append(f"{where}: no caption (mystnb: figure: caption)")
+        if not meta.get("image", {}).get("alt", "").strip():
+            problems.append(f"{where}: no alt text (mystnb: image: alt)")
+    for name, body in _directives(page, "figure"):
+        if not re.search(r"^:alt: *\S", body, re.MULTILINE):
+            problems.append(f"figure {name}: no :alt:")
+        if not re.sub(r"^:.*$|^---.*?^---", "", body, flags=re.M | re.S).strip():
+            problems.append(f"figure {name}: no caption")
+    bare = re.findall(r"!\[.*?\]\(.*?\)|^`{3,}\{image\}.*$", _prose(page), re.MULTILINE)
+    return problems + [f"{image}: use a figure directive, with a caption" for image in bare]
+
+
+def _directives(page: str, name: str) -> list[tuple[str, str]]:
+    return [m[1:] for m in re.findall(FENCE % name, page, re.MULTILINE | re.DOTALL)]
+
+
+def _prose(page: str) -> str:
+    cells = jupytext.reads(page, fmt="md:myst").cells
+    return "\n".join(c.source for c in cells if c.cell_type == "markdown")
+
+
+def _code(page: str) -> list:
+    return [c for c in jupytext.reads(page, fmt="md:myst").cells if c.cell_type == "code"]
+
+
+def _asserts(source: str) -> bool:
+    """Whether a cell asserts something that can be false."""
+    nodes = ast.walk(ast.parse(source))
+    return any(isinstance(n, ast.Assert) and not isinstance(n.test, ast.Constant) for n in nodes)
