@@ -9,6 +9,34 @@ from matplotlib.figure import Figure
 from tutorial_lib.plots import COLOURS, SIGNED
 
 
+def tangent(
+    grid: Sequence, score: Sequence, place: float, height: float, slope: float, heatmap: Sequence
+) -> Figure:
+    """The score from black to a picture with its tangent at one place, and the map there.
+
+    grid, score: the curve. place, height, slope: where the tangent touches, and how steep it is.
+    heatmap: (H, W), drawn on its own scale, which the title names.
+
+    >>> tangent([0, 1], [0, 2], place=1.0, height=2.0, slope=2.0, heatmap=torch.ones(9, 9))
+    """
+    heatmap = np.asarray(heatmap)
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(7.0, 3.0), width_ratios=[1.4, 1], layout="constrained"
+    )
+    plt.close(fig)
+    left.plot(grid, score, color=COLOURS[0])
+    left.axline((float(place), float(height)), slope=float(slope), color=COLOURS[1], ls="--")
+    left.plot(place, height, "o", color=COLOURS[1])
+    margin = 0.25 * (max(score) - min(score))
+    left.set(xlabel="s, from black to picture", ylabel="score", xlim=(-0.02, 1.02))
+    left.set_ylim(min(score) - margin, max(score) + margin)
+    top = float(np.quantile(np.abs(heatmap), 0.995)) or 1.0
+    right.imshow(heatmap, cmap=SIGNED, vmin=-top, vmax=top)
+    right.set(xticks=[], yticks=[])
+    right.set_title(f"sum {float(slope):.2f}, colours to ±{top:.2g}", fontsize=10)
+    return fig
+
+
 def riemann(
     slope: Sequence[float], steps: int, heatmap: Sequence, *, limit: float, change: float
 ) -> Figure:

@@ -1,0 +1,69 @@
+"""Planted mistakes, and the command that runs the tests of the mathematics on each.
+
+    python -m tests.mutants RESULTS.json      in a folder with copies of tutorial_lib and tests
+
+All runs share one process, so that torch is imported once: this package is imported afresh.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+TESTS = ["test_engine.py", "test_attribution.py", "test_maps.py", "test_prepare.py"]
+# A few tests take most of the time, so they run where the others notice nothing.
+SLOW = "inner_noise or standard_error_matches or gaussian_blurred or memory or equals_unfolded"
+# name: (file, text that occurs once, what replaces it)
+MUTANTS = {
+    "a sign of the sum": ("engine.py", "self.sum[rows] += value", "self.sum[rows] -= value"),
+    "weights dropped": ("engine.py", "expand_as(self.sum)[rows]", "expand_as(self.sum)[rows] ** 0"),
+    "shares dropped": ("engine.py", "(self.sum.dtype) * probe.share", "(self.sum.dtype)"),
+    "variance over n": ("engine.py", "self.squares * n / (n - 1)", "self.squares * n / n"),
+    "mean of the chunk": ("engine.py", "[:, None]).sum()", "[:, None]).mean()"),
+    "every probe a draw": ("engine.py", "if probe.last:", "if True:"),
+    "b - x": ("probes.py", "distance = x - start", "distance = start - x"),
+    "left for right": ("probes.py", '"right": 0.0, "left": 1.0', '"right": 1.0, "left": 0.0'),
+    "whole end weights": ("probes.py", "weights[[0, -1]] /= 2", "weights[[0, -1]] /= 1"),
+    "legendre on [-1, 1]": ("probes.py", "((nodes + 1) / 2).tolist()", "nodes.tolist()"),
+    "variance for sigma": ("probes.py", "x + sigma * noise", "x + sigma**2 * noise"),
+    "sign of the noise range": ("probes.py", "(upper - lower) * u", "(upper + lower) * u"),
+    "sum over baselines": ("probes.py", "share / baselines", "share"),
+    "inner noise is outer noise": ("probes.py", "seed=_spawn(seed, k)", "seed=seed"),
+    "input not multiplied": ("probes.py", "Probe(x, x)", "Probe(x)"),
+    "sign before size": ("maps.py", "heatmap(attribution).abs()", "heatmap(attribution)"),
+    "median for 99th percentile": ("maps.py", "quantile(0.99)", "quantile(0.5)"),
+    "sign of the gap": ("metrics/axioms.py", "(scores - scores_start)", "(scores_start - scores)"),
+}
+
+
+def run_tests() -> int:
+    """pytest's exit code for this folder's tutorial_lib, as it is on disk now."""
+    import pytest
+
+    for name in [n for n in sys.modules if n.split(".")[0] in ("tests", "tutorial_lib")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    tests = [f"tests/{name}" for name in TESTS]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=line", "--durations=3", *tests]
+    first = pytest.main([*options, "-k", f"not ({SLOW})"])
+    return int(first or pytest.main([*options, "-k", SLOW]))
+
+
+def main(results: Path) -> None:
+    """Write {name of the mutant: exit code}; the name "none" is the package as it is."""
+    sys.dont_write_bytecode = True
+    codes = {"none": run_tests()}
+    imported = Path(sys.modules["tutorial_lib"].__file__).resolve()
+    assert imported.is_relative_to(Path.cwd().resolve()), f"the tests imported {imported}"
+    for name, (file, old, new) in MUTANTS.items():
+        path = Path("tutorial_lib") / file
+        right = path.read_text("utf-8")
+        print(f"\nmutant: {name}", flush=True)
+        path.write_text(right.replace(old, new), "utf-8")
+        codes[name] = run_tests()
+        path.write_text(right, "utf-8")
+    results.write_text(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,24 @@
+"""The chapters' own figures show the numbers that they were given."""
+
+import pytest
+import torch
+
+from tutorial_lib import figures
+
+
+def test_riemann_draws_one_bar_a_step_and_says_the_gap():
+    slope = torch.linspace(0, 4, 13)  # integral 2, right sum with 4 steps 2.5
+    fig = figures.riemann(slope, 4, torch.zeros(5, 5), limit=1.0, change=2.0)
+    left, right = fig.axes
+    assert [bar.get_height() for bar in left.patches] == pytest.approx([1, 2, 3, 4])
+    assert "bars 2.50, gap +0.50" in left.get_title()
+    assert right.images[0].get_clim() == (-1, 1)
+    with pytest.raises(ValueError, match="steps"):
+        figures.riemann(slope, 5, torch.zeros(5, 5), limit=1.0, change=2.0)
+
+
+def test_tangent_touches_the_curve_and_names_slope_and_scale():
+    fig = figures.tangent([0, 1], [0.0, 2.0], 1.0, 2.0, 2.0, torch.full((5, 5), -3.0))
+    left, right = fig.axes
+    assert left.lines[1].get_slope() == 2.0 and left.lines[1].get_xy1() == (1.0, 2.0)
+    assert "sum 2.00" in right.get_title() and right.images[0].get_clim() == (-3, 3)

@@ -1,0 +1,42 @@
+"""The tests of the mathematics notice a flipped sign, a dropped weight and other mistakes."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from .built import ROOT
+from .mutants import MUTANTS
+
+PASSED, FAILED = 0, 1  # pytest's exit codes; others are errors outside the tests
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory) -> dict[str, int]:
+    """The exit codes of the tests, run on a copy of the package with each mutant."""
+    folder = tmp_path_factory.mktemp("mutants")
+    for name in ("tutorial_lib", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "tests.mutants", "results.json"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_the_package_as_it_is_passes(codes):
+    assert codes["none"] == PASSED
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_mutant_is_still_a_mutant(name):
+    file, old, new = MUTANTS[name]
+    source = (ROOT / "tutorial_lib" / file).read_text("utf-8")
+    assert source.count(old) == 1, f"{file}: the text to be changed, {old!r}, occurs once no more"
+    assert old != new
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_mutant_is_noticed(codes, name):
+    assert codes[name] == FAILED, f"no test failed with the mutant {MUTANTS[name]}"
