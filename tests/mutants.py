@@ -28,7 +28,6 @@ MUTANTS = {
     "variance for sigma": ("probes.py", "x + sigma * noise", "x + sigma**2 * noise"),
     "sign of the noise range": ("probes.py", "(upper - lower) * u", "(upper + lower) * u"),
     "sum over baselines": ("probes.py", "share / baselines", "share"),
-    "inner noise is outer noise": ("probes.py", "seed=_spawn(seed, k)", "seed=seed"),
     "input not multiplied": ("probes.py", "Probe(x, x)", "Probe(x)"),
     "sign before size": ("maps.py", "heatmap(attribution).abs()", "heatmap(attribution)"),
     "median for 99th percentile": ("maps.py", "quantile(0.99)", "quantile(0.5)"),

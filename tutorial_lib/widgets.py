@@ -140,9 +140,9 @@ def _draw(figure: Figure, dpi: int) -> Image.Image:
 
 
 def _png(picture: Image.Image) -> bytes:
-    """256 colours by maximum coverage: median cut would lose the ends of a colour bar."""
+    """256 colours by octree: quick, and unlike median cut it keeps the ends of a colour bar."""
     buffer = io.BytesIO()
-    picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(buffer, "PNG", optimize=True)
+    picture.quantize(256, Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
