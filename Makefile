@@ -53,16 +53,18 @@ unit: .venv/installed
 	$(call step,the environment .venv,test -x $(BIN)/python || $(PYTHON) -m venv .venv,On Debian and Ubuntu: apt install python3-venv; then remove .venv)
 	$(call step,installing (about 5 GB where torch is new here),$(BIN)/python -m pip install --disable-pip-version-check -e '.[book$(,)test]',pip's last lines say why)
 	$(call step,first import,$(BIN)/python -c 'import tutorial_lib$(,) matplotlib.font_manager',Remove .venv and try again)
+	@mkdir -p .venv/etc/ipython  # kernels of this environment say only what went wrong
+	@echo "c.IPKernelApp.log_level = 40" > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 # Notebook caches know nothing of the package: they go when it, or the environment, changes.
 _build/executed-with: .venv/installed $(PACKAGE)
 	@mkdir -p _build && rm -rf _build/.jupyter_cache && touch $@
 
-$(VENDOR): web/package.json web/package-lock.json web/fetch.py .venv/installed
+$(VENDOR): web/package.json web/package-lock.json web/fetch.py | .venv/installed
 	$(call step,fetching MathJax and the widget manager,$(BIN)/python web/fetch.py $(VENDOR),See above)
 
-_build/notebooks/%.ipynb: book/%.md tests/notebooks.py $(EXPECTED) .venv/installed
+_build/notebooks/%.ipynb: book/%.md tests/notebooks.py $(EXPECTED) | .venv/installed
 	@$(BIN)/python tests/notebooks.py convert $< $@
 
 $(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with

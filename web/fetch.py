@@ -57,6 +57,8 @@ def install(work: Path) -> Path:
         cwd=work,
         check=True,
         timeout=300,
+        capture_output=True,
+        text=True,
     )
     return work / "node_modules"
 
@@ -89,8 +91,8 @@ def main(folder: Path) -> None:
         copy(install(work), folder)
     except (OSError, subprocess.SubprocessError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        failed = isinstance(error, subprocess.CalledProcessError)
-        reason = "npm failed, see its lines above" if failed else error
+        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        reason = next((line for line in lines if "Error" in line), lines[-1])
         print(FALLBACK.format(reason=reason), flush=True)
     shutil.rmtree(work, ignore_errors=True)
 

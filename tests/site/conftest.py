@@ -34,7 +34,7 @@ def browser():
         missing(f"no browser on PATH (looked for {', '.join(BROWSERS)})")
     if not site_pages():
         missing(NO_SITE)
-    if not (SITE / "_static/vendor").is_dir():
+    if not (SITE / "_static/vendor/mathjax").is_dir():
         missing("the site was built without vendored MathJax, so its pages need the internet")
     from playwright.sync_api import sync_playwright
 
