@@ -1,6 +1,7 @@
 """The averaging methods against closed forms."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -169,6 +170,23 @@ def test_inner_noise_is_independent_of_outer_noise():
     )
     # IG of x^3 is x^3 - b^3 with mean 0 and variance 15 / n + small: correlation would show.
     assert abs(a.item()) < 4 * math.sqrt((15 + 1 / 7 / 20) / n)
+
+
+def test_a_partial_is_smoothed_like_the_method_that_it_holds():
+    net, x = tanh_mlp(), normal(2, 6)
+    keywords = dict(baseline="noise", bounds=(-1.0, 1.0), steps=3, baselines=2)
+    own = partial(tl.integrated_gradients, **keywords)
+    a = tl.smoothgrad(net, x, 0, sigma=0.3, samples=4, method=own)
+    b = tl.smoothgrad(net, x, 0, sigma=0.3, samples=4, method=tl.integrated_gradients, **keywords)
+    assert torch.equal(a, b)
+
+
+def test_smoothing_twice_adds_the_variances():
+    # Gradient of x^3 smoothed with s and t: 3 x^2 + 3 (s^2 + t^2). Shared draws would double them.
+    x, n = torch.zeros(1, 1, dtype=torch.float64), 400
+    twice = partial(tl.smoothgrad, sigma=0.5, samples=20)
+    a = tl.smoothgrad(lambda z: z**3, x, 0, sigma=0.5, samples=n, method=twice)
+    assert abs(a.item() - 3 * (0.25 + 0.25)) < 4 * math.sqrt(18 * 0.25) / math.sqrt(n)
 
 
 @settings(deadline=None, max_examples=25)

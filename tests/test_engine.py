@@ -158,6 +158,13 @@ def test_it_works_inside_the_callers_no_grad_block(block):
     assert torch.equal(inside, tl.smoothgrad(net, x, 0, sigma=0.1, samples=3))
 
 
+def test_gradients_work_inside_inference_mode_on_inference_tensors():
+    net, target = tanh_mlp(), torch.tensor([0, 1])
+    with torch.inference_mode():
+        slope = tl.engine.gradients(net, normal(2, 6).clone(), target)
+    assert torch.equal(slope, tl.gradient(net, normal(2, 6), target))
+
+
 def test_x_that_requires_grad_is_left_alone_and_the_map_carries_no_graph():
     x = normal(2, 6).requires_grad_()
     a = tl.integrated_gradients(tanh_mlp(), x, 0, steps=3)
@@ -182,6 +189,15 @@ def test_narrow_models_keep_their_dtype_and_sum_in_float32(dtype, device):
     a = tl.smoothgrad(net, x, 0, sigma=0.1, samples=3000)
     assert a.dtype == dtype
     assert torch.allclose(a.float(), net.weight[:1].float(), rtol=0.02)
+
+
+def test_noise_levels_and_sigmas_convert_both_ways():
+    bounds = (torch.tensor([-2.118, -2.036, -1.804]), torch.tensor([2.249, 2.429, 2.64]))
+    sigma = tl.sigma_from_level(0.105, [side.view(1, 3, 1, 1) for side in bounds])
+    assert sigma == pytest.approx(0.5, abs=1e-3)  # the papers' 0.5 is 10.5 % of their range
+    assert tl.level_from_sigma(0.2, (-1.0, 1.0)) == pytest.approx(0.1)
+    with pytest.raises(TypeError, match="bounds"):
+        tl.sigma_from_level(0.1, 2.0)
 
 
 def test_the_progress_bar_counts_every_gradient(capsys):

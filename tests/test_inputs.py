@@ -39,6 +39,64 @@ CASES = {
     "baseline without batch": ("baseline", tl.integrated_gradients, dict(baseline=torch.zeros(6))),
     "baseline NaN": ("baseline", tl.integrated_gradients, dict(baseline=NAN)),
     "baseline an unknown word": ("baseline", tl.integrated_gradients, dict(baseline="black")),
+    "baseline 'a tensor'": (
+        "baseline",
+        tl.integrated_gradients,
+        dict(baseline="a tensor", bounds=(0.0, 1.0)),
+    ),
+    "baseline of bools": (
+        "baseline",
+        tl.integrated_gradients,
+        dict(baseline=torch.ones(1, 6).bool()),
+    ),
+    "baseline complex": (
+        "baseline",
+        tl.integrated_gradients,
+        dict(baseline=torch.ones(1, 6) * 1j),
+    ),
+    "baseline too large for the dtype of x": (
+        "baseline",
+        tl.integrated_gradients,
+        dict(x=X.float(), baseline=1e300),
+    ),
+    "bounds a word beside a fixed baseline": (
+        "bounds",
+        tl.integrated_gradients,
+        dict(bounds="nonsense"),
+    ),
+    "steps beyond reason": ("steps", tl.integrated_gradients, dict(steps=2**70)),
+    "points of Gauss-Legendre beyond reason": (
+        "steps",
+        tl.integrated_gradients,
+        dict(steps=10**5, rule="gauss-legendre"),
+    ),
+    "rule an array": ("rule", tl.integrated_gradients, dict(rule=X.numpy())),
+    "sigma beyond floats": ("sigma", tl.smoothgrad, dict(sigma=10**400)),
+    "method that returns another shape": (
+        "method",
+        tl.smoothgrad,
+        dict(sigma=0.1, method=lambda m, x, t: x.sum(1, keepdim=True)),
+    ),
+    "method that returns no tensor": (
+        "method",
+        tl.smoothgrad,
+        dict(sigma=0.1, method=lambda m, x, t: 3),
+    ),
+    "seed negative without noise": ("seed", tl.gradient, dict(seed=-1)),
+    "seed a word": ("seed", tl.integrated_gradients, dict(seed="a")),
+    "target beyond int64": ("target", tl.gradient, dict(target=2**70)),
+    "x sparse": ("x", tl.gradient, dict(x=X.to_sparse())),
+    "x meta": ("x", tl.gradient, dict(x=X.to("meta"))),
+    "model in training mode behind its method": (
+        "model",
+        tl.gradient,
+        dict(model=nn.Linear(6, 3).double().train().forward),
+    ),
+    "model with a NaN gradient": (
+        "model",
+        tl.gradient,
+        dict(x=torch.ones(3, 6).double(), model=lambda x: (x - 1).abs().sqrt()),
+    ),
     "baseline None": ("baseline", tl.integrated_gradients, dict(baseline=None)),
     "noise without bounds": ("bounds", tl.integrated_gradients, dict(baseline="noise")),
     "bounds reversed": (
@@ -94,6 +152,12 @@ def test_bad_input_is_refused_by_an_error_that_names_the_argument(case):
 def test_the_training_mode_error_says_why_and_what_to_do():
     with pytest.raises(ValueError, match=r"dropout is random.*model\.eval\(\)"):
         tl.gradient(nn.Linear(6, 3).train(), X, 0)
+
+
+def test_a_picture_without_a_batch_dimension_is_named_before_the_network_fails():
+    model = tl.load_model(device="cpu")
+    with pytest.raises(ValueError, match=r"x: .*x\[None\]"):
+        tl.gradient(model, torch.zeros(3, 224, 224), 285)
 
 
 def test_the_attribution_given_to_the_gap_must_have_the_shape_of_x():

@@ -24,6 +24,7 @@ def made(count=3, **changes):
         "labels": [str(i) for i in range(count)],
         "description": "samples",
         "alt": "a picture after {label} samples",
+        "caption": "Noise falls.",
     } | changes
     return slider(given.pop("frames"), given.pop("labels"), **given)
 
@@ -183,6 +184,7 @@ def test_books_prefer_the_widget_and_paper_gets_the_filmstrip():
         ({"index": 3}, ValueError, "index: 3 given, expected 0 to 2"),
         ({"index": -1}, ValueError, "index: -1 given"),
         ({"index": 1.0}, TypeError, "index: expected an int"),
+        ({"caption": " "}, ValueError, "caption: expected a text"),
         ({"frames": ["a.png"] * 3}, TypeError, r"frames\[0\]: str"),
         ({"frames": [np.full((4, 4, 3), 2.0)] * 3}, ValueError, r"frames\[0\]: values in \[2, 2\]"),
         ({"frames": [np.full((4, 4, 3), np.nan)] * 3}, ValueError, r"frames\[0\]: values in"),

@@ -8,6 +8,7 @@ from tutorial_lib.attribution import gradient, gradient_x_input, integrated_grad
 from tutorial_lib.data import list_images, load_image
 from tutorial_lib.maps import heatmap, saliency_map
 from tutorial_lib.models import list_models, load_model
+from tutorial_lib.probes import level_from_sigma, sigma_from_level
 
 __all__ = [
     "data",
@@ -17,6 +18,7 @@ __all__ = [
     "gradient_x_input",
     "heatmap",
     "integrated_gradients",
+    "level_from_sigma",
     "list_images",
     "list_models",
     "load_image",
@@ -26,6 +28,7 @@ __all__ = [
     "plots",
     "probes",
     "saliency_map",
+    "sigma_from_level",
     "smoothgrad",
     "widgets",
 ]

@@ -13,10 +13,11 @@ All raise ValueError or TypeError that names the argument at fault.
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 
 from torch import Tensor
 
-from tutorial_lib import checks, probes
+from tutorial_lib import probes
 from tutorial_lib.engine import average, gradients
 
 
@@ -36,7 +37,8 @@ def gradient(
     >>> tl.gradient(lambda x: x**2, torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[0., 6.]])
     """
-    return average(model, x, target, probes.point, batch_size=batch_size, progress=progress)
+    places = partial(probes.point, seed=seed)
+    return average(model, x, target, places, batch_size=batch_size, progress=progress)
 
 
 def gradient_x_input(
@@ -55,7 +57,7 @@ def gradient_x_input(
     >>> tl.gradient_x_input(lambda x: x**2, torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[ 0., 18.]])
     """
-    places = probes.point_times_input
+    places = partial(probes.point_times_input, seed=seed)
     return average(model, x, target, places, batch_size=batch_size, progress=progress)
 
 
@@ -127,29 +129,42 @@ def smoothgrad(
 
     A(x) = 1/n sum_k M(x + eps_k),  eps_k ~ N(0, sigma^2 I)   (Smilkov et al., 2017, Sec. 3)
 
-    sigma: standard deviation in the units of x (the paper's noise level times the range of x),
-        a number or a tensor broadcastable to x. samples: n.
-    method: M, any attribution function of this form; further keywords go to it.
+    sigma: standard deviation in the units of x (the paper's noise level times the range of x, see
+        `sigma_from_level`), a number or a tensor broadcastable to x. samples: n.
+    method: M, any attribution function of this form; further keywords go to it. The package's
+        methods draw fresh inner noise at each noisy copy; another M should be deterministic.
 
     >>> tl.smoothgrad(model, x, 285, sigma=0.2, samples=50)
     >>> tl.smoothgrad(model, x, 285, sigma=0.2, method=tl.integrated_gradients, steps=20)
     """
-    slope, inner = gradients, PROBES.get(method)
-    if inner is None:  # not an average of gradients: call M itself on each chunk of noisy copies
-        if not callable(method):
-            raise TypeError(f"method: expected an attribution function, got {method!r}")
-        checks.model(model)
-        inner, slope = probes.point, partial(_call, method, keywords)
-        keywords = {}
-    places = partial(
-        probes.gaussian,
-        sigma=sigma,
-        samples=samples,
-        seed=seed,
-        inner=partial(inner, **keywords),
-    )
+    inner, slope = _inside(method, keywords)
+    places = partial(probes.gaussian, sigma=sigma, samples=samples, seed=seed, inner=inner)
     return average(model, x, target, places, batch_size=batch_size, progress=progress, slope=slope)
 
 
+def _inside(method: Callable, keywords: dict) -> tuple[Callable[..., probes.Probes], Callable]:
+    """What to do at each noisy copy: the method's probe function, and the slope to average."""
+    while isinstance(method, partial) and not method.args:
+        method, keywords = method.func, {**method.keywords, **keywords}
+    if not callable(method):
+        raise TypeError(f"method: expected an attribution function, got {method!r}")
+    if method is not smoothgrad and method not in PROBES:  # no average of gradients: call it
+        return probes.point, partial(_call, method, keywords)
+    keywords = {k: v for k, v in keywords.items() if k not in ("batch_size", "progress")}
+    if method is smoothgrad:
+        own = {k: keywords.pop(k) for k in ("sigma", "samples") if k in keywords}
+        inner, slope = _inside(keywords.pop("method", gradient), keywords)
+        return partial(probes.gaussian, inner=inner, **own), slope
+    if unknown := set(keywords) - set(signature(PROBES[method]).parameters) | {"seed"} & set(
+        keywords
+    ):
+        raise TypeError(f"method: {method.__name__} takes no {', '.join(sorted(unknown))} here")
+    return partial(PROBES[method], **keywords), gradients
+
+
 def _call(method: Callable, keywords: dict, model: Callable, points: Tensor, target: Tensor):
-    return method(model, points, target, **keywords)
+    maps = method(model, points, target, **keywords)
+    if not isinstance(maps, Tensor) or maps.shape != points.shape:
+        what = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"method: expected it to return shape {tuple(points.shape)}, got {what}")
+    return maps

@@ -1,6 +1,7 @@
 """Bad input meets a clear error here: which argument, what was given, what is accepted."""
 
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral, Real
 
 import torch
@@ -13,6 +14,10 @@ CPU_NUMBERS, GPU_NUMBERS = 640_000, 10_000_000
 
 def model(value: Callable) -> None:
     """A model is callable, and in eval mode throughout if it is a module."""
+    while isinstance(value, partial):
+        value = value.func
+    if isinstance(getattr(value, "__self__", None), nn.Module):  # net.forward is as good as net
+        value = value.__self__
     if not callable(value):
         raise TypeError(
             f"model: expected a module or function from (N, ...) to (N, C), got {_kind(value)}"
@@ -33,6 +38,10 @@ def pictures(x: Tensor) -> Tensor:
         raise TypeError(f"x: expected a torch.Tensor (B, ...), got {_kind(x)}")
     if not x.dtype.is_floating_point:
         raise TypeError(f"x: expected a floating-point tensor, got dtype {x.dtype}; try x.float()")
+    if x.layout != torch.strided or x.is_meta or x.dtype.itemsize < 2:
+        raise TypeError(
+            f"x: expected a dense tensor of 16 bits or more, got {x.dtype}, {x.layout}, {x.device}"
+        )
     if x.ndim < 2:
         raise ValueError(
             f"x: expected a batch (B, ...) with at least 2 dimensions, got shape {tuple(x.shape)}; "
@@ -50,6 +59,8 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
     """One class index for all pictures, or one each; returned as a LongTensor (B,)."""
     batch = len(x)
     if isinstance(value, Integral) and not isinstance(value, bool):
+        if abs(value) >= 2**62:
+            raise ValueError(f"target: expected a class index, got {value}")
         value = torch.full((batch,), int(value))
     elif not isinstance(value, Tensor):
         raise TypeError(f"target: expected an int or a LongTensor (B,), got {_kind(value)}")
@@ -93,6 +104,16 @@ def slope(value: Tensor | None) -> Tensor:
     return value
 
 
+def result(value: Tensor) -> None:
+    """A finished average is finite."""
+    good = value.isfinite().flatten(1).all(1)
+    if not bool(good.all()):
+        raise ValueError(
+            "model: the average of its gradients is NaN or infinite for pictures "
+            f"{(~good).nonzero().flatten().tolist()} of x; look at its scores near them"
+        )
+
+
 def batch_size(value: int | None, x: Tensor) -> int:
     """Rows a forward pass: as given, or chosen from the size of one picture and the device."""
     if value is not None:
@@ -101,37 +122,42 @@ def batch_size(value: int | None, x: Tensor) -> int:
     return max(1, numbers // x[0].numel())
 
 
-def count(name: str, value: int, least: int = 1) -> int:
-    """A whole number of at least `least`."""
+def count(name: str, value: int, least: int = 1, most: int = 2**63 - 1) -> int:
+    """A whole number from `least` to `most`."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an int of at least {least}, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name}: expected an int of at least {least}, got {value}")
+        raise TypeError(f"{name}: expected an int from {least} on, got {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected an int from {least} to {most}, got {value}")
     return int(value)
 
 
 def choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
     """One of a few words."""
-    if value not in accepted:
+    if not isinstance(value, str) or value not in accepted:
         raise ValueError(f"{name}: expected one of {', '.join(accepted)}, got {value!r}")
 
 
 def sigma(value: float | Tensor, x: Tensor) -> float | Tensor:
     """A standard deviation, in the units of x: finite and not negative; a number or per entry."""
-    if not isinstance(value, Tensor | Real) or isinstance(value, bool):
-        raise TypeError(f"sigma: expected a number or a tensor, got {_kind(value)}")
-    tensor = torch.as_tensor(value)
-    if not bool((tensor.isfinite() & (tensor >= 0)).all()):
+    tensor = broadcastable("sigma", value, x)
+    if bool((tensor < 0).any()):
         raise ValueError(f"sigma: expected finite numbers of at least 0, got {_range(tensor)}")
-    return broadcastable("sigma", value, x) if isinstance(value, Tensor) else float(value)
+    return tensor if isinstance(value, Tensor) else float(value)
 
 
 def broadcastable(name: str, value: float | Tensor, x: Tensor) -> float | Tensor:
     """A finite number, or a tensor with as many dimensions as x, each equal to x's or 1."""
     if isinstance(value, Real) and not isinstance(value, bool):
-        value = torch.full([1] * x.ndim, float(value), dtype=x.dtype, device=x.device)
+        try:
+            value = torch.tensor(float(value), dtype=torch.float64)
+        except OverflowError:
+            raise ValueError(f"{name}: expected a finite number, got one too large") from None
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a number or a tensor, got {_kind(value)}")
+    if value.dtype == torch.bool or value.is_complex():
+        raise TypeError(f"{name}: expected real numbers, got dtype {value.dtype}")
+    if value.ndim == 0:
+        value = value.reshape([1] * x.ndim)
     fits = value.ndim == x.ndim and all(
         a in (1, b) for a, b in zip(value.shape, x.shape, strict=True)
     )
@@ -140,9 +166,10 @@ def broadcastable(name: str, value: float | Tensor, x: Tensor) -> float | Tensor
             f"{name}: expected a number or a tensor of the shape of x, {tuple(x.shape)}, where a "
             f"dimension may be 1, got shape {tuple(value.shape)}"
         )
+    value = value.detach().to(x)
     if not bool(value.isfinite().all()):
-        raise ValueError(f"{name}: expected finite numbers, got {_range(value)}")
-    return value.detach().to(x)
+        raise ValueError(f"{name}: expected finite numbers in {x.dtype}, got {_range(value)}")
+    return value
 
 
 def bounds(value: object, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,9 +187,7 @@ def bounds(value: object, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def seed(value: int) -> int:
     """A whole number from 0 to 2**63 - 1."""
-    if count("seed", value, least=0) >= 2**63:
-        raise ValueError(f"seed: expected an int below 2**63, got {value}")
-    return int(value)
+    return count("seed", value, least=0)
 
 
 def _kind(value: object) -> str:

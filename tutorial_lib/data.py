@@ -75,7 +75,7 @@ def load_image(name: str | os.PathLike) -> Image.Image:
     path = Path(name)
     if name in BUNDLED:
         path = Path(str(files("skimage") / "data" / BUNDLED[name][0]))
-    if not path.exists():
+    if not os.path.exists(path):  # no error for a name that is too long to be a path
         names = ", ".join(list_images())
         raise FileNotFoundError(f"name: no file {str(name)!r}; bundled photographs: {names}")
     if not path.is_file():
@@ -112,6 +112,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     # Pillow before 11 opens 16 bit PNG and PGM files as mode I, known by their format alone.
     deep = picture.mode == "I" and picture.format in ("PNG", "PPM")
     picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "La":  # premultiplied
+        picture = picture.convert("LA")
     if deep or picture.mode.startswith("I;16"):
         grey = np.asarray(picture) / 257
         return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")

@@ -49,8 +49,9 @@ def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
     scores is every row's own gradient. points: (N, ...); target: LongTensor (N,).
     Raises ValueError if the model's output is not (N, C) or does not depend on its input.
     """
-    with torch.enable_grad():
-        points = points.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        points = points.clone() if points.is_inference() else points.detach()
+        points.requires_grad_()
         scores = checks.scores(model(points), points, target)
         chosen = scores.gather(1, target.to(scores.device)[:, None]).sum()
         slope = None
@@ -100,6 +101,7 @@ def average(
                 for (probe, rows), part in zip(chunk, slopes, strict=True):
                     total.add(probe, rows, part)
                 bar.update(len(points))
+        checks.result(total.sum)
         return total.result(x.dtype)
 
 

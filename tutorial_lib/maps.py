@@ -14,7 +14,7 @@ def heatmap(attribution: Tensor) -> Tensor:
     """
     if not isinstance(attribution, Tensor) or not attribution.dtype.is_floating_point:
         raise TypeError("attribution: expected a floating-point tensor (B, C, H, W)")
-    if attribution.ndim != 4:
+    if attribution.ndim != 4 or not attribution.numel():
         raise ValueError(
             f"attribution: expected shape (B, C, H, W), got {tuple(attribution.shape)}"
         )

@@ -55,7 +55,11 @@ class Classifier(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) of model inputs (N, 3, H, W)."""
+        """Logits (N, classes) of model inputs (N, 3, H, W). Raises ValueError for other shapes."""
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(
+                f"x: shape {tuple(x.shape)} given, expected (N, 3, H, W); x[None] is a batch of one"
+            )
         return self.network(x)
 
     @property
@@ -84,8 +88,9 @@ class Classifier(nn.Module):
         pixel = x * deviation + mean; what lies beyond black or white (added noise) is clipped, as a
         screen would. Raises ValueError for another shape.
         """
-        if x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(f"x: shape {tuple(x.shape)} given, expected (N, 3, H, W)")
+        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
+            what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x: {what} given, expected a tensor (N, 3, H, W)")
         return (x * self.std.to(x) + self.mean.to(x)).clamp(0, 1)
 
 
@@ -124,16 +129,18 @@ def load_model(
         raise TypeError(f"name: {type(name).__name__} given, expected a string")
     name = f"efficientnet_{name}" if f"efficientnet_{name}" in LITE else name
     device = _device(device)
-    if name in LITE:
-        model = _lite(name)
-    elif name in PAPERS:
-        model = _papers(name)
-    elif name.startswith("timm/"):
-        model = _timm(name.removeprefix("timm/"))
-    else:
-        raise _unknown(name, [*list_models(), "lite0", "lite1", "lite2"], "or timm/NAME")
-    model.network = prepare(model.network, model.preprocess(load_image("coffee")))
-    return model.eval().to(device)
+    # The reader's random numbers stay as they are, and an inference mode does not reach inside.
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        if name in LITE:
+            model = _lite(name)
+        elif name in PAPERS:
+            model = _papers(name)
+        elif name.startswith("timm/"):
+            model = _timm(name.removeprefix("timm/"))
+        else:
+            raise _unknown(name, [*list_models(), "lite0", "lite1", "lite2"], "or timm/NAME")
+        model.network = prepare(model.network, model.preprocess(load_image("coffee")))
+        return model.to(device)
 
 
 def _lite(name: str) -> Classifier:
@@ -154,7 +161,11 @@ def _lite(name: str) -> Classifier:
     path = Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
     network = timm.create_model(f"tf_{name}", pretrained=False)
     ours, theirs = network.state_dict(), _read(path, name)
-    if [t.shape for t in ours.values()] != [t.shape for t in theirs.values()]:
+    kinds = [
+        [(key.rpartition(".")[2], value.shape) for key, value in state.items()]
+        for state in (ours, theirs)
+    ]
+    if kinds[0] != kinds[1]:
         raise ValueError(
             f"name: {path.name} holds {len(theirs)} tensors; their number or shapes are not "
             f"those of timm's tf_{name} ({len(ours)}); is another version of {package} installed?"

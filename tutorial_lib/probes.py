@@ -20,11 +20,13 @@ RULES = ("right", "left", "midpoint", "trapezoid", "gauss-legendre")
 
 def point(x: Tensor, *, seed: int = 0) -> Probes:
     """Look at x, weigh by 1: the gradient."""
+    checks.seed(seed)
     return Probes(1, lambda: iter([Probe(x)]))
 
 
 def point_times_input(x: Tensor, *, seed: int = 0) -> Probes:
     """Look at x, weigh by x: gradient x input."""
+    checks.seed(seed)
     return Probes(1, lambda: iter([Probe(x, x)]))
 
 
@@ -43,13 +45,16 @@ def path(
     The arguments are those of `attribution.integrated_gradients`.
     """
     nodes, shares = quadrature(rule, steps)
+    seed = checks.seed(seed)
     starts = _baselines(x, baseline, checks.count("baselines", baselines), bounds, seed)
 
     def make() -> Iterator[Probe]:
         for start in starts():
+            start = start.to(accumulator(x.dtype))
             distance = x - start
             for a, share in zip(nodes, shares, strict=True):
-                yield Probe(start + a * distance, distance, share / baselines, a == nodes[-1])
+                z = (start + a * distance).to(x.dtype)
+                yield Probe(z, distance, share / baselines, a == nodes[-1])
 
     return Probes(baselines * len(nodes), make)
 
@@ -67,8 +72,7 @@ def gaussian(
     inner: the probe function of the method that is smoothed, called as inner(noisy x, seed=...).
     """
     sigma = checks.sigma(sigma, x)
-    checks.count("samples", samples)
-    checks.seed(seed)
+    samples, seed = checks.count("samples", samples), checks.seed(seed)
 
     def around(noisy: Tensor, k: int) -> Probes:
         return inner(noisy, seed=_spawn(seed, k))
@@ -95,7 +99,7 @@ def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
     "gauss-legendre" n nodes, exact for polynomials of degree 2n - 1.
     """
     checks.choice("rule", rule, RULES)
-    n = checks.count("steps", steps)
+    n = checks.count("steps", steps, most=1000 if rule == "gauss-legendre" else 1_000_000)
     k = np.arange(1, n + 1)
     if rule == "gauss-legendre":
         nodes, weights = np.polynomial.legendre.leggauss(n)
@@ -108,14 +112,41 @@ def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
     return ((k - shift) / n).tolist(), [1 / n] * n
 
 
+def sigma_from_level(level: float, bounds: tuple) -> float:
+    """Noise level, a fraction of the input's range, to sigma: level * (max upper - min lower).
+
+    The noise level of Smilkov et al. (2017), Sec. 3. bounds: (lower, upper), as model.bounds.
+
+    >>> sigma_from_level(0.1, (-1.0, 1.0))
+    0.2
+    """
+    return level * _span(bounds)
+
+
+def level_from_sigma(sigma: float, bounds: tuple) -> float:
+    """Sigma, in the units of the input, to the noise level: sigma / (max upper - min lower).
+
+    >>> level_from_sigma(0.2, (-1.0, 1.0))
+    0.1
+    """
+    return sigma / _span(bounds)
+
+
+def _span(bounds: tuple) -> float:
+    first = bounds[0] if isinstance(bounds, tuple | list) and bounds else 0.0
+    like = first if isinstance(first, Tensor) else torch.zeros(1, 1, dtype=torch.float64)
+    lower, upper = checks.bounds(bounds, like)
+    return float(upper.max() - lower.min())
+
+
 def _baselines(
     x: Tensor, baseline: float | Tensor | str, number: int, bounds: tuple | None, seed: int
 ) -> Callable[[], Iterator[Tensor]]:
     """The starts of the paths, as a function that begins afresh: one fixed, or noise draws."""
     if isinstance(baseline, str):
-        checks.choice("baseline", baseline, ("noise", "a number", "a tensor"))
+        if baseline != "noise":
+            raise ValueError(f"baseline: expected a number, a tensor or 'noise', got {baseline!r}")
         lower, upper = checks.bounds(bounds, x)
-        checks.seed(seed)
 
         def noise() -> Iterator[Tensor]:
             rng = _generator(x, seed)
@@ -131,6 +162,8 @@ def _baselines(
             f"baselines: expected 1 unless baseline='noise', got {number}; "
             "a fixed baseline gives the same map each time"
         )
+    if bounds is not None:
+        checks.bounds(bounds, x)
     fixed = checks.broadcastable("baseline", baseline, x)
     return lambda: iter([fixed])
 

@@ -35,7 +35,7 @@ def slider(
     *,
     description: str,
     alt: str | Sequence[str],
-    caption: str = "",
+    caption: str,
     index: int = 0,
 ) -> FrameSlider:
     """A slider that shows one of several precomputed frames, without a kernel.
@@ -56,6 +56,8 @@ def slider(
     """
     frames, labels = list(frames), list(labels)
     texts = _checked(frames, labels, alt, index)
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError(f"caption: expected a text that is not empty, got {caption!r}")
     pictures = [_frame(f, i) for i, f in enumerate(frames)]
     control = ipywidgets.SelectionSlider(
         options=labels,

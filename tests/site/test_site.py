@@ -12,7 +12,8 @@ MATH_READY = (
     "() => !window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true))"
 )
 RAW_MATH = r"""() => {
-    const article = document.querySelector('article')?.cloneNode(true) || document.createElement('p');
+    const found = document.querySelector('article') || document.createElement('article');
+    const article = found.cloneNode(true);
     article.querySelectorAll('pre, code, mjx-container, script').forEach(e => e.remove());
     return article.textContent.match(/\$\$|\\\(|\\\[|\\begin\{/g) || [];
 }"""

@@ -26,12 +26,16 @@ def completeness_gap(
     checks.model(model)
     x = checks.pictures(x)
     index = checks.target(target, x).to(x.device)[:, None]
-    if not isinstance(attribution, Tensor) or attribution.shape != x.shape:
+    fits = isinstance(attribution, Tensor) and attribution.dtype.is_floating_point
+    if not fits or attribution.shape != x.shape:
         shape = tuple(getattr(attribution, "shape", ()))
-        raise ValueError(f"attribution: expected the shape of x, {tuple(x.shape)}, got {shape}")
+        kind = getattr(attribution, "dtype", type(attribution).__name__)
+        raise ValueError(
+            f"attribution: expected floats of the shape of x, {tuple(x.shape)}, got {kind} {shape}"
+        )
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
     with torch.no_grad():
         scores, scores_start = (
             checks.scores(model(z), z, index).gather(1, index).double()[:, 0] for z in (x, start)
         )
-    return attribution.double().flatten(1).sum(1) - (scores - scores_start)
+    return attribution.detach().to(x.device).double().flatten(1).sum(1) - (scores - scores_start)
