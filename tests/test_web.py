@@ -1,0 +1,60 @@
+"""Without the npm registry the build says so and goes on; an earlier copy is kept."""
+
+import importlib.util
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from .built import ROOT
+
+
+def load(path: str):
+    spec = importlib.util.spec_from_file_location("loaded", ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    fetch = load("web/fetch.py")
+
+    def fail(work):
+        raise subprocess.CalledProcessError(1, "npm", stderr="npm error\nFetchError: no route\n")
+
+    monkeypatch.setattr(fetch, "install", fail)
+    return fetch
+
+
+def test_a_failed_fetch_says_why_and_names_the_consequence(unreachable, tmp_path, capsys):
+    folder = tmp_path / "static/vendor"
+    unreachable.main(folder)
+    said = capsys.readouterr().out
+    assert "FetchError: no route" in said and "CDN" in said and "need the internet" in said
+    assert not folder.exists() and folder.parent.is_dir()
+
+
+def test_a_failed_fetch_keeps_the_copy_that_works(unreachable, tmp_path, capsys):
+    folder = tmp_path / "static/vendor"
+    folder.mkdir(parents=True)
+    (folder / "require.js").write_text("kept")
+    unreachable.main(folder)
+    assert "earlier copy is used" in capsys.readouterr().out
+    assert (folder / "require.js").read_text() == "kept"
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_the_pages_load_the_fetched_files_or_else_a_cdn(tmp_path, fetched):
+    site = load("book/_ext/book_site.py")
+    config = SimpleNamespace(
+        mathjax_path="https://cdn/mathjax", nb_ipywidgets_js={"https://cdn": {}}
+    )
+    if fetched:
+        (tmp_path / "_build/static/vendor").mkdir(parents=True)
+    site.serve_vendored(SimpleNamespace(srcdir=tmp_path), config)
+    if fetched:
+        assert config.mathjax_path == "vendor/mathjax/tex-mml-chtml.js"
+        assert config.nb_ipywidgets_js == {"vendor/require.js": {}, "vendor/embed-amd.js": {}}
+    else:
+        assert config.mathjax_path.startswith("https://")
