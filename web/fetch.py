@@ -60,7 +60,7 @@ def install(work: Path) -> Path:
     for name in ("package.json", "package-lock.json", ".npmrc"):
         shutil.copy(WEB / name, work)
     subprocess.run(
-        [*npm(), "ci", "--ignore-scripts", "--fetch-retries=1", "--loglevel=error"],
+        [*npm(), "ci", "--ignore-scripts", "--fetch-retries=2", "--loglevel=error"],
         cwd=work,
         check=True,
         timeout=300,
@@ -98,7 +98,7 @@ def main(folder: Path) -> None:
         copy(install(work), folder)
     except (OSError, subprocess.SubprocessError) as error:
         lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        reason = next((line for line in lines if "Error" in line), lines[-1])
+        reason = next((line for line in lines if "reason" in line or "Error" in line), lines[-1])
         print((KEPT if folder.exists() else FALLBACK).format(reason=reason), flush=True)
         if folder.exists():
             os.utime(folder)
