@@ -12,7 +12,7 @@ from pathlib import Path
 
 TESTS = ["test_engine.py", "test_attribution.py", "test_maps.py", "test_prepare.py"]
 # A few tests take most of the time, so they run where the others notice nothing.
-SLOW = "inner_noise or standard_error_matches or gaussian_blurred or memory or equals_unfolded"
+SLOW = "standard_error_matches or gaussian_blurred or memory or equals_unfolded"
 # name: (file, text that occurs once, what replaces it)
 MUTANTS = {
     "a sign of the sum": ("engine.py", "self.sum[rows] += value", "self.sum[rows] -= value"),
@@ -27,6 +27,8 @@ MUTANTS = {
     "legendre on [-1, 1]": ("probes.py", "((nodes + 1) / 2).tolist()", "nodes.tolist()"),
     "variance for sigma": ("probes.py", "x + sigma * noise", "x + sigma**2 * noise"),
     "sign of the noise range": ("probes.py", "(upper - lower) * u", "(upper + lower) * u"),
+    "inner noise is outer noise": ("probes.py", "seed=_spawn(seed, k)", "seed=seed"),
+    "inner noise repeats": ("probes.py", "SeedSequence([seed, k])", "SeedSequence([seed, 0])"),
     "sum over baselines": ("probes.py", "share / baselines", "share"),
     "input not multiplied": ("probes.py", "Probe(x, x)", "Probe(x)"),
     "sign before size": ("maps.py", "heatmap(attribution).abs()", "heatmap(attribution)"),

@@ -152,24 +152,16 @@ def test_smoothgrad_smooths_any_function_of_the_form_of_an_attribution():
     assert bool((a >= 0).all()) and bool((a > 0).any())
 
 
-def test_inner_noise_is_independent_of_outer_noise():
-    # Nested SmoothGrad of f = x^3: sigmas add in squares. Shared draws would give (s + s)^2.
-    x, n = torch.zeros(1, 1, dtype=torch.float64), 200
-    a = tl.smoothgrad(
-        lambda z: z**3,
-        x,
-        0,
-        sigma=1.0,
-        samples=n,
-        method=tl.integrated_gradients,
-        baseline="noise",
-        baselines=20,
-        bounds=(-1.0, 1.0),
-        steps=16,
-        rule="gauss-legendre",
-    )
-    # IG of x^3 is x^3 - b^3 with mean 0 and variance 15 / n + small: correlation would show.
-    assert abs(a.item()) < 4 * math.sqrt((15 + 1 / 7 / 20) / n)
+def test_inner_noise_repeats_neither_the_outer_noise_nor_itself():
+    # One left step looks at its start b and weighs by x - b: both noises can be read off.
+    x, n = torch.zeros(1, 4, dtype=torch.float64), 500
+    inner = partial(tl.probes.path, baseline="noise", bounds=(-1.0, 1.0), steps=1, rule="left")
+    seen = list(tl.probes.gaussian(x, sigma=1.0, samples=n, inner=inner))
+    b = torch.cat([probe.point for probe in seen])
+    noisy = torch.cat([probe.weight for probe in seen]) + b
+    assert len(b.unique(dim=0)) == n
+    both = torch.corrcoef(torch.stack([noisy.flatten(), b.flatten()]))
+    assert abs(both[0, 1]) < 4 / math.sqrt(b.numel())
 
 
 def test_a_partial_is_smoothed_like_the_method_that_it_holds():

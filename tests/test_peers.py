@@ -32,7 +32,7 @@ def lite():
 
 
 def differs_by(ours, theirs):
-    return float((ours - theirs.detach()).norm() / theirs.norm())
+    return float((ours - theirs.detach()).norm() / theirs.detach().norm())
 
 
 def captum_maps(model, x, steps=10):
