@@ -39,13 +39,18 @@ test:
 	@echo; echo "make test passed: lint, unit tests, site, $(words $(PAGES)) pages run and checked"
 
 check: lint $(SITE)
-	@$(MAKE) --no-print-directory unit $(CHECKED)
+	@$(MAKE) --no-print-directory unit _build/mutants.passed $(CHECKED)
 
 lint: .venv/installed
 	$(call step,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .,make format repairs most of it)
 
 unit: .venv/installed
-	$(call step,unit and site tests,$(BIN)/pytest,pytest names the tests above)
+	$(call step,unit and site tests,$(BIN)/pytest --ignore tests/test_mutants.py,pytest names the tests above)
+
+# The slowest test, run again only when the package or a test has changed.
+_build/mutants.passed: $(PACKAGE) $(wildcard tests/*.py) | .venv/installed
+	$(call step,planted mistakes,$(BIN)/pytest tests/test_mutants.py,A mutant that no test notices is named above)
+	@mkdir -p $(@D) && touch $@
 
 # Installing again is quick where nothing is missing.
 .venv/installed: pyproject.toml
