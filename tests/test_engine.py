@@ -205,3 +205,22 @@ def test_the_progress_bar_counts_every_gradient(capsys):
     assert "20/20" in capsys.readouterr().err
     tl.smoothgrad(cubic, normal(2, 4), 0, sigma=0.1, samples=10)
     assert capsys.readouterr().err == ""
+
+
+def test_smoothing_holds_one_inner_probe_at_a_time():
+    made = []
+
+    def inner(x, *, seed=0):
+        def make():
+            for k in range(20):
+                made.append(k)
+                yield tl.engine.Probe(x, share=1 / 20, last=k == 19)
+
+        return tl.engine.Probes(20, make)
+
+    seen = iter(tl.probes.gaussian(normal(1, 3), sigma=0.1, samples=2, inner=inner))
+    probes = []
+    for k in range(1, 41):
+        probes.append(next(seen))
+        assert len(made) == k
+    assert [p.last for p in probes] == ([False] * 19 + [True]) * 2

@@ -155,9 +155,8 @@ def _inside(method: Callable, keywords: dict) -> tuple[Callable[..., probes.Prob
         own = {k: keywords.pop(k) for k in ("sigma", "samples") if k in keywords}
         inner, slope = _inside(keywords.pop("method", gradient), keywords)
         return partial(probes.gaussian, inner=inner, **own), slope
-    if unknown := set(keywords) - set(signature(PROBES[method]).parameters) | {"seed"} & set(
-        keywords
-    ):
+    accepted = set(signature(PROBES[method]).parameters) - {"x", "seed"}
+    if unknown := set(keywords) - accepted:
         raise TypeError(f"method: {method.__name__} takes no {', '.join(sorted(unknown))} here")
     return partial(PROBES[method], **keywords), gradients
 

@@ -56,10 +56,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of model inputs (N, 3, H, W). Raises ValueError for other shapes."""
-        if x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(
-                f"x: shape {tuple(x.shape)} given, expected (N, 3, H, W); x[None] is a batch of one"
-            )
+        _check_inputs(x)
         return self.network(x)
 
     @property
@@ -88,9 +85,7 @@ class Classifier(nn.Module):
         pixel = x * deviation + mean; what lies beyond black or white (added noise) is clipped, as a
         screen would. Raises ValueError for another shape.
         """
-        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
-            what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"x: {what} given, expected a tensor (N, 3, H, W)")
+        _check_inputs(x)
         return (x * self.std.to(x) + self.mean.to(x)).clamp(0, 1)
 
 
@@ -242,6 +237,14 @@ def _read(path: Path, name: str) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"name: {path} holds no table of tensors, so no weights of {name}")
     return state
+
+
+def _check_inputs(x) -> None:
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
+        what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"x: {what} given, expected a tensor (N, 3, H, W); x[None] makes a batch of one"
+        )
 
 
 def _checked(image) -> Image.Image:

@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from tutorial_lib import checks
+
 
 def prepare(model: nn.Module, x: Tensor, *, tolerance: float = 1e-4) -> nn.Module:
     """A frozen copy of a module in eval mode that computes the same scores faster.
@@ -21,8 +23,7 @@ def prepare(model: nn.Module, x: Tensor, *, tolerance: float = 1e-4) -> nn.Modul
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
-    if any(m.training for m in model.modules()):
-        raise ValueError("model: is in training mode; call model.eval() first")
+    checks.model(model)
     with torch.no_grad():
         wanted = model(x)
         folded = copy.deepcopy(model)

@@ -83,10 +83,9 @@ def gaussian(
             noise = torch.randn(
                 x.shape[1:], generator=rng, device=x.device, dtype=accumulator(x.dtype)
             )
-            *before, final = around((x + sigma * noise).to(x.dtype), k)
-            for z, w, share, _ in before:
-                yield Probe(z, w, share / samples, last=False)
-            yield final._replace(share=final.share / samples, last=True)
+            inside = around((x + sigma * noise).to(x.dtype), k)
+            for j, probe in enumerate(inside, 1):
+                yield probe._replace(share=probe.share / samples, last=j == inside.count)
 
     return Probes(samples * around(x, 0).count, make)
 

@@ -48,16 +48,14 @@ def slider(
     paper the slider becomes a filmstrip of up to six frames.
 
     Raises ValueError where there are no frames, lengths differ, an alt text is empty or without
-    {label}, or `index` is out of range; TypeError for labels that are not strings and for frames of
-    another kind.
+    {label}, the caption is empty, or `index` is out of range; TypeError for labels that are not
+    strings and for frames of another kind.
 
     >>> slider(figures, ["1", "5", "50"], description="samples",
     ...        alt="SmoothGrad of a cat with {label} samples", caption="Noise falls as 1/sqrt(N).")
     """
     frames, labels = list(frames), list(labels)
-    texts = _checked(frames, labels, alt, index)
-    if not isinstance(caption, str) or not caption.strip():
-        raise ValueError(f"caption: expected a text that is not empty, got {caption!r}")
+    texts = _checked(frames, labels, alt, caption, index)
     pictures = [_frame(f, i) for i, f in enumerate(frames)]
     control = ipywidgets.SelectionSlider(
         options=labels,
@@ -96,7 +94,7 @@ def filmstrip(frames: Sequence[Image.Image], labels: Sequence[str], count: int =
     return _png(_draw(strip, 150))
 
 
-def _checked(frames: list, labels: list, alt, index: int) -> list[str]:
+def _checked(frames: list, labels: list, alt, caption: str, index: int) -> list[str]:
     """The alt texts, one for each frame, after all arguments were looked at."""
     if not frames:
         raise ValueError("frames: none given, expected at least one")
@@ -112,6 +110,8 @@ def _checked(frames: list, labels: list, alt, index: int) -> list[str]:
         raise ValueError(f"alt: {len(alt)} texts given, expected {len(frames)}, one for each frame")
     if not all(isinstance(text, str) and text.strip() for text in alt):
         raise ValueError("alt: every frame needs a text that is not empty")
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError(f"caption: expected a text that is not empty, got {caption!r}")
     if isinstance(index, bool) or not isinstance(index, int):
         raise TypeError(f"index: expected an int, got {index!r}")
     if not 0 <= index < len(frames):
