@@ -22,7 +22,9 @@ from tutorial_lib.attribution import (
     integrated_gradients,
     smooth_taylor,
 )
+from tutorial_lib.backward import deconvnet, guided_backprop, lrp
 from tutorial_lib.data import list_images, load_image
+from tutorial_lib.deeplift import deeplift, deeplift_trace
 from tutorial_lib.maps import heatmap, saliency_map
 from tutorial_lib.metrics import correlation
 from tutorial_lib.mnist import load_mnist
@@ -44,11 +46,15 @@ __all__ = [
     "adaptive_sigma",
     "correlation",
     "data",
+    "deconvnet",
+    "deeplift",
+    "deeplift_trace",
     "engine",
     "figures",
     "fusiongrad",
     "gradient",
     "gradient_x_input",
+    "guided_backprop",
     "heatmap",
     "inherent_noise",
     "integrated_gradients",
@@ -58,6 +64,7 @@ __all__ = [
     "load_image",
     "load_mnist",
     "load_model",
+    "lrp",
     "metrics",
     "mnist",
     "models",

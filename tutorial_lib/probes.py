@@ -31,6 +31,16 @@ def point_times_input(x: Tensor, *, seed: int = 0) -> Probes:
     return Probes(1, lambda: iter([Probe(x, x)]))
 
 
+def pair(x: Tensor, *, baseline: float | Tensor = 0.0, seed: int = 0) -> Probes:
+    """Look at x and a baseline b together, weigh by x - b: DeepLIFT.
+
+    The points are pairs (B, 2, ...), for a changed backward rule that compares the two.
+    """
+    checks.seed(seed)
+    start = checks.broadcastable("baseline", baseline, x).expand_as(x)
+    return Probes(1, lambda: iter([Probe(torch.stack([x, start], 1), x - start)]))
+
+
 def path(
     x: Tensor,
     *,
