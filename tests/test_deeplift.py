@@ -133,7 +133,7 @@ def convnet(bias=True, norm=True):
     return nn.Sequential(
         *(nn.Conv2d(2, 3, 3, stride=2, padding=1, bias=bias), *normed(3), nn.ReLU()),
         *(nn.AvgPool2d(2, stride=1), nn.Conv2d(3, 4, 2, bias=bias), *normed(4), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(16, 5, bias=bias), nn.ReLU(), nn.Linear(5, 3, bias=bias)),
+        *(nn.Flatten(), nn.Linear(16, 9, bias=bias), nn.ReLU(), nn.Linear(9, 3, bias=bias)),
     )
 
 
@@ -175,7 +175,7 @@ NETS = {  # name: (how it is made, the shape of one input)
     "sequences": (
         lambda: nn.Sequential(
             *(nn.Conv1d(4, 5, 3), nn.ReLU(), nn.Conv1d(5, 3, 3, stride=2), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 3)),
+            *(nn.Flatten(), nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 3)),
         ),
         (4, 9),
     ),

@@ -214,17 +214,14 @@ class _Relevance:
         return result
 
     def _box(self, step: Step, way: Linear, a: Tensor, up: Tensor) -> Tensor:
-        low, high = (self._replayed(step.inputs[0], side.expand_as(a)) for side in self.box)
-        calls = [
-            way.part(),
-            *(way.part(lambda w, s=s: w.clamp(**s)) for s in (dict(min=0), dict(max=0))),
-        ]
-        signed = ((1, a), (-1, low), (-1, high))
-        whole = sum(s * call(v) for call, (s, v) in zip(calls, signed, strict=True))
-        share = self._share(up, whole)
-        return sum(
-            s * v * pulled(call, [v], share)[0] for call, (s, v) in zip(calls, signed, strict=True)
+        low, high = (self._replayed(step.inputs[0], side) for side in self.box)
+        terms = (
+            (1, a, way.part()),
+            (-1, low, way.part(lambda w: w.clamp(min=0))),
+            (-1, high, way.part(lambda w: w.clamp(max=0))),
         )
+        share = self._share(up, sum(sign * call(v) for sign, v, call in terms))
+        return sum(sign * v * pulled(call, [v], share)[0] for sign, v, call in terms)
 
     def _flat(self, way: Linear, a: Tensor, up: Tensor) -> Tensor:
         call, ones = way.part(torch.ones_like), torch.ones_like(a)
