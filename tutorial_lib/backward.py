@@ -15,7 +15,7 @@ from tutorial_lib import checks, probes
 from tutorial_lib.engine import average
 from tutorial_lib.linear import ACTIVATIONS, SELECTIONS, Linear, bias, linear
 from tutorial_lib.prepare import prepare
-from tutorial_lib.tape import Step, Tape, gradient, no_rule, one_hot, pulled, record, walk_back
+from tutorial_lib.tape import Step, Tape, gradient, no_rule, one_hot, record, walk_back
 
 LRP_RULES = ("epsilon", "alpha_beta", "composite")
 
@@ -160,7 +160,7 @@ class _Relevance:
     def __call__(self, step: Step, up: Tensor) -> list[Tensor]:
         way, values = linear(step), self.tape.of(step)
         if step.name in SELECTIONS:
-            return pulled(way.part(), values, up)
+            return way.back(values, up)
         if way is None and step.name in ACTIVATIONS and len(step.inputs) == 1:
             return [up]
         if way is None and "max_pool" in step.name:
@@ -184,48 +184,38 @@ class _Relevance:
 
     def _epsilon(self, step: Step, way: Linear, values: list[Tensor], up: Tensor) -> list[Tensor]:
         share = self._share(up, self.tape.values[step.output])
-        return [v * s for v, s in zip(values, pulled(way.part(), values, share), strict=True)]
+        return [v * s for v, s in zip(values, way.back(values, share), strict=True)]
 
     def _alpha_beta(self, step: Step, way: Linear, a: Tensor, up: Tensor) -> Tensor:
         result, constant = torch.zeros_like(a), bias(step, [a])
-        for factor, limit, sides in (
-            (self.alpha, dict(min=0), (dict(min=0), dict(max=0))),
-            (-self.beta, dict(max=0), (dict(max=0), dict(min=0))),
-        ):
-            if factor:  # the terms of one sign: a+ w+ and a- w-, or a+ w- and a- w+
-                inputs = a.clamp(min=0), a.clamp(max=0)
-                calls = [way.part(lambda w, s=side: w.clamp(**s)) for side in sides]
-                terms = [call(v) for call, v in zip(calls, inputs, strict=True)]
-                share = self._share(up, sum(terms) + constant.clamp(**limit))
-                for call, v in zip(calls, inputs, strict=True):
-                    result += factor * v * pulled(call, [v], share)[0]
+        for factor, sign in ((self.alpha, 1), (-self.beta, -1)):
+            if factor:  # the terms of one sign: a+ and a- with the weights that give it
+                terms = ((a.clamp(min=0), _signed(sign)), (a.clamp(max=0), _signed(-sign)))
+                whole = sum(way.part(change)(v) for v, change in terms)
+                share = self._share(up, whole + _signed(sign)(constant))
+                result += factor * sum(v * way.back([v], share, change)[0] for v, change in terms)
         return result
 
     def _gamma(self, step: Step, way: Linear, a: Tensor, up: Tensor) -> Tensor:
-        z, constant = self.tape.values[step.output], bias(step, [a])
-        plain, size = way.part(), way.part(torch.abs)
-        sums, sizes = plain(a), size(a.abs())
+        z, constant, size = self.tape.values[step.output], bias(step, [a]), a.abs()
+        sums, sizes = way.part()(a), way.part(torch.abs)(size)
         result = torch.zeros_like(a)
-        for sign in (1, -1):  # of z; the terms of that sign are (c + sign |c|) / 2
-            whole = z + self.gamma * ((sums + sign * sizes) / 2 + (sign * constant).relu() * sign)
+        for sign in (1, -1):  # of z; the terms of that sign sum to (sums + sign * sizes) / 2
+            whole = z + self.gamma * ((sums + sign * sizes) / 2 + _signed(sign)(constant))
             share = self._share(up, whole) * (sign * z > 0)
-            straight, spread = pulled(plain, [a], share)[0], pulled(size, [a], share)[0]
-            result += a * straight + self.gamma / 2 * (a * straight + sign * a.abs() * spread)
+            plain, spread = way.back([a], share)[0], way.back([a], share, torch.abs)[0]
+            result += a * plain + self.gamma * (a * plain + sign * size * spread) / 2
         return result
 
     def _box(self, step: Step, way: Linear, a: Tensor, up: Tensor) -> Tensor:
         low, high = (self._replayed(step.inputs[0], side) for side in self.box)
-        terms = (
-            (1, a, way.part()),
-            (-1, low, way.part(lambda w: w.clamp(min=0))),
-            (-1, high, way.part(lambda w: w.clamp(max=0))),
-        )
-        share = self._share(up, sum(sign * call(v) for sign, v, call in terms))
-        return sum(sign * v * pulled(call, [v], share)[0] for sign, v, call in terms)
+        terms = ((1, a, None), (-1, low, _signed(1)), (-1, high, _signed(-1)))
+        share = self._share(up, sum(sign * way.part(change)(v) for sign, v, change in terms))
+        return sum(sign * v * way.back([v], share, change)[0] for sign, v, change in terms)
 
     def _flat(self, way: Linear, a: Tensor, up: Tensor) -> Tensor:
-        call, ones = way.part(torch.ones_like), torch.ones_like(a)
-        return pulled(call, [a], self._share(up, call(ones)))[0]
+        whole = way.part(torch.ones_like)(torch.ones_like(a))
+        return way.back([a], self._share(up, whole), torch.ones_like)[0]
 
     def _before_layers(self) -> set[int]:
         """The values that are made of the input without a dense layer or convolution."""
@@ -243,3 +233,8 @@ class _Relevance:
             if step.output in self.early:
                 values[step.output] = step(*(values[i] for i in step.inputs))
         return values[wanted]
+
+
+def _signed(sign: int) -> Callable[[Tensor], Tensor]:
+    """What keeps the positive part of a tensor, or the negative one."""
+    return lambda v: v.clamp(min=0) if sign > 0 else v.clamp(max=0)

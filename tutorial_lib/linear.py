@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutorial_lib.tape import Slot, Step
+from tutorial_lib.tape import Slot, Step, pulled
 
 aten = torch.ops.aten
 # Each output is one input value, or a sum or mean of some: all coefficients are positive.
@@ -38,17 +38,30 @@ class Linear:
     """A linear step without its constant: out = call(coefficients, *values).
 
     mixes: whether it is a dense layer or a convolution, which weigh and add units; the others
-    pass on, scale or add values as they are.
+    pass on, scale or add values as they are. transposed: the transpose, called with coefficients,
+    value and up, where it is at hand; autograd finds the others.
     """
 
     call: Callable[..., Tensor]
     coefficients: tuple[Tensor, ...] = ()
     mixes: bool = False
+    transposed: Callable[..., Tensor] | None = None
 
     def part(self, change: Callable[[Tensor], Tensor] | None = None) -> Callable[..., Tensor]:
         """The step with changed coefficients, as a function of the values."""
-        changed = [change(c) for c in self.coefficients] if change else self.coefficients
+        changed = self._changed(change)
         return lambda *values: self.call(changed, *values)
+
+    def back(
+        self, values: list[Tensor], up: Tensor, change: Callable | None = None
+    ) -> list[Tensor]:
+        """The transposed step, from numbers at its output to numbers at its values."""
+        if self.transposed:
+            return [self.transposed(self._changed(change), values[0], up)]
+        return pulled(self.part(change), values, up)
+
+    def _changed(self, change: Callable | None) -> list[Tensor]:
+        return [change(c) if change else c for c in self.coefficients]
 
 
 def linear(step: Step) -> Linear | None:
@@ -80,9 +93,15 @@ def _convolution(step: Step) -> Linear | None:
     options = step.args[0][3:]
     if not _is_first(step):
         return None
-    return Linear(
-        lambda c, z: aten.convolution(z, c[0], None, *options), (step.fixed(1),), mixes=True
-    )
+
+    def call(c: list, z: Tensor) -> Tensor:
+        return aten.convolution(z, c[0], None, *options)
+
+    def transposed(c: list, z: Tensor, up: Tensor) -> Tensor:
+        wanted = [True, False, False]  # of the gradients of input, weight and bias
+        return aten.convolution_backward(up, z, c[0], None, *options, wanted)[0]
+
+    return Linear(call, (step.fixed(1),), mixes=True, transposed=transposed)
 
 
 def _product(step: Step) -> Linear | None:

@@ -58,6 +58,10 @@ class Step:
         args, kwargs = _filled(self.args, values)
         return self.op(*args, **kwargs)
 
+    def constants(self) -> list[Tensor]:
+        """The tensors among its arguments that are no values."""
+        return [a for a in _flat(self.args) if isinstance(a, Tensor)]
+
     def fixed(self, place: int, default: object = None) -> object:
         """An argument that is no value, by its place."""
         args = self.args[0]
@@ -232,16 +236,15 @@ class _Recorder(TorchDispatchMode):
             raise NotImplementedError(f"model: {name} with out= at {self._where()} has no rule")
         plain = getattr(getattr(torch.ops.aten, name[:-1]), op._overloadname)
         out = plain(*args, **kwargs)
-        before, old = target.clone(), self.number.pop(id(target), None)
+        before, old = target.detach(), self.number.pop(id(target), None)
         if old is not None:
             self.values[old], self.number[id(before)] = before, old
         self._note(plain, name[:-1], (before, *args[1:]), kwargs, out)
-        target.copy_(out)
         memory = _memory(target)
-        self.writes[memory] = self.writes.get(memory, 0) + 1
-        number = self.number.pop(id(out))
-        self.values[number], self.number[id(target)] = target, number
-        self.seen[number] = self.writes[memory]
+        self.writes[memory] = self.writes.get(memory, 0) + 1  # for whoever shares it
+        self.alive.append(before)
+        target.set_(out.to(target.dtype))  # the old memory keeps the value before
+        self.number[id(target)] = self.number.pop(id(out))
         return target
 
     def _check_fresh(self, op, tensor: Tensor) -> None:

@@ -1,0 +1,214 @@
+"""The rules of DeepLIFT: how differences pass forward through a step, and multipliers back.
+
+Two runs, one of x and one of a baseline, are kept on tapes. Every value z has a difference
+D = z - z0, in two parts D+ >= 0 and D- <= 0 that sum to it, and a multiplier for each part, m+ and
+m-. In place of the parts the code keeps sum and size, and in place of m+ and m- half their sum and
+half their difference, for in these a dense layer or convolution W is simple:
+
+    D = D+ + D-,  S = D+ - D-                      forward:  W D,  |W| |D|
+    mu = (m+ + m-) / 2,  delta = (m+ - m-) / 2     back:     W' mu + sign(D) * (|W|' delta)
+
+because a term w D_j counts as positive by the sign of w and D_j, whatever the parts of D_j are.
+A value contributes D+ m+ + D- m- = D mu + S delta.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutorial_lib.linear import ACTIVATIONS, DENSE, Linear, linear
+from tutorial_lib.tape import Step, no_rule, one_hot, pulled, record, walk_back
+
+NEAR = 1e-7  # a difference below it has no quotient
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """mu and delta of a value; no delta stands for 0, where m+ = m-."""
+
+    mu: Tensor
+    delta: Tensor | None = None
+
+    def __add__(self, other: "Multipliers") -> "Multipliers":
+        deltas = [d for d in (self.delta, other.delta) if d is not None]
+        return Multipliers(self.mu + other.mu, sum(deltas) if deltas else None)
+
+
+class Explanation:
+    """Both tapes of one batch, and the walks over them: sizes forward, multipliers back.
+
+    rules: {module: rule}, and under None the rule of all other activations. parts: follow the
+    sizes even where no rule needs them.
+    """
+
+    def __init__(self, model, x, baseline, target, rules: dict, normalize=False, parts=False):
+        shared = bool((baseline == baseline[:1]).all())  # one baseline for all: one row is enough
+        self.at = record(model, x, target)
+        self.start = record(model, baseline[:1] if shared else baseline, target)
+        if shared and len(x) > 1 and not self._aligned():
+            self.start = record(model, baseline, target)
+        if not self._aligned():
+            raise ValueError(
+                "model: it runs other operations on x than on the baseline (an if or a loop that "
+                "depends on the values?), so their differences cannot be followed"
+            )
+        self.at = self.at.logits()
+        self.maker = {step.output: step for step in self.at.steps}
+        self.target, self.normalize, self.rules = target, normalize, rules
+        self.ways = {step.output: self._way(step) for step in self.at.steps}
+        self.factors: dict[int, tuple[Tensor, Tensor]] = {}
+        self.sizes: dict[int, Tensor] = {}
+        if parts or any(self.rule(s) == "reveal_cancel" for s in self._activations()):
+            self._walk_forward()
+
+    def difference(self, i: int) -> Tensor:
+        """D of a value."""
+        return self.at.values[i] - self.start.values[i]
+
+    def multipliers(self) -> Tensor:
+        """m of the input, of the shape of x."""
+        *_, (_, up) = self.walk_back()
+        return up.mu if up.delta is None else up.mu + self.difference(0).sign() * up.delta
+
+    def walk_back(self) -> Iterator[tuple[int, Multipliers]]:
+        """The multipliers of every value, from the output to the input."""
+        scores = self.at.values[self.at.output]
+        seed = one_hot(self.target, scores)
+        if self.normalize:
+            if scores.shape[1] < 2:
+                raise ValueError("normalize: expected a model with at least 2 classes, it has 1")
+            seed = seed - 1 / scores.shape[1]
+        return walk_back(self.at, self.back, Multipliers(seed))
+
+    def back(self, step: Step, up: Multipliers) -> list[Multipliers]:
+        """The multipliers that a step hands to the values that it reads."""
+        way, values = self.ways[step.output], self.at.of(step)
+        if way is None:
+            return [self._activation_back(step, up)]
+        mu = way.back(values, up.mu)
+        if up.delta is None:
+            return [Multipliers(m) for m in mu]
+        delta = way.back(values, up.delta, torch.abs)
+        if way.mixes:  # the parts of its input play no part, so both get one multiplier
+            return [Multipliers(self.difference(step.inputs[0]).sign().mul_(delta[0]).add_(mu[0]))]
+        return [Multipliers(m, d) for m, d in zip(mu, delta, strict=True)]
+
+    def _activation_back(self, step: Step, up: Multipliers) -> Multipliers:
+        """m+ and m- times the factors of y = g(z): D_y+ / D_z+ and D_y- / D_z-."""
+        if step.output not in self.factors:  # rescale: one factor for both
+            factor = self._rescale(step)
+            return Multipliers(up.mu * factor, None if up.delta is None else up.delta * factor)
+        plus, minus = self.factors[step.output]
+        mu, delta = (plus + minus).div_(2), (plus - minus).div_(2)
+        if up.delta is None:
+            return Multipliers(mu.mul_(up.mu), delta.mul_(up.mu))
+        return Multipliers(
+            (mu * up.mu).addcmul_(delta, up.delta), delta.mul_(up.mu).addcmul_(mu, up.delta)
+        )
+
+    def _walk_forward(self) -> None:
+        """S of every value, and the factors of the activations with RevealCancel."""
+        self.sizes[0] = self.difference(0).abs()
+        for step in self.at.steps:
+            way, sizes = self.ways[step.output], [self.sizes[i] for i in step.inputs]
+            if way and way.mixes:
+                sizes = [self.difference(i).abs() for i in step.inputs]
+            if way:
+                self.sizes[step.output] = way.part(torch.abs)(*sizes)
+            elif self.rule(step) == "reveal_cancel":
+                self.sizes[step.output] = self._reveal_cancel(step, *sizes)
+            else:
+                self.sizes[step.output] = self._rescale(step) * sizes[0]
+
+    def _rescale(self, step: Step) -> Tensor:
+        """D_y / D_z of an activation y = g(z), or the slope g'(z0) where D_z is almost 0."""
+        i = step.inputs[0]
+        d, z0 = self.difference(i), self.start.values[i]
+        factor = self.difference(step.output).div_(d)
+        near = (d.abs() < NEAR).nonzero(as_tuple=True)
+        if len(near[0]):
+            factor[near] = _slope(step, z0.expand_as(d), near)
+        return factor
+
+    def _reveal_cancel(self, step: Step, size: Tensor) -> Tensor:
+        """S_y = g(z0 + D+) - g(z0 + D-) of an activation, and its factors.
+
+        The average over both orders of the two parts is D_y+- = (D_y +- S_y) / 2. An empty part
+        has as its factor the mean of the slopes just above z0 and just above z0 + the other part.
+        """
+        i = step.inputs[0]
+        d, z0, dy = self.difference(i), self.start.values[i], self.difference(step.output)
+        plus = (size + d).div_(2)
+        minus = d - plus
+        size_y = step(z0 + plus) - step(z0 + minus)
+        least = size * (8 * torch.finfo(d.dtype).eps) + NEAR / 2  # a part of 0 may be rounded
+        factors = []
+        for part, other, dy_part in ((plus, minus, dy + size_y), (minus, plus, dy - size_y)):
+            factor = dy_part.div_(part).div_(2)
+            near = (part.abs() < least).nonzero(as_tuple=True)
+            if len(near[0]):
+                ends = z0.expand_as(d), z0 + other
+                factor[near] = sum(_slope(step, _above(end), near) for end in ends) / 2
+            factors.append(factor)
+        self.factors[step.output] = tuple(factors)
+        return size_y
+
+    def rule(self, step: Step) -> str:
+        """The rule of an activation."""
+        rule = next((self.rules[m] for m in reversed(step.modules) if m in self.rules), None)
+        rule = rule or self.rules.get(None, "rescale")
+        if rule != "genomics":
+            return rule
+        while step.name not in DENSE | {"convolution"} and step.inputs[0] in self.maker:
+            step = self.maker[step.inputs[0]]
+        return "reveal_cancel" if step.name in DENSE else "rescale"
+
+    def _activations(self) -> list[Step]:
+        return [step for step in self.at.steps if self.ways[step.output] is None]
+
+    def _way(self, step: Step) -> Linear | None:
+        """The step as a linear one at these two inputs; None for an activation."""
+        way = linear(step)
+        if way is None and "max_pool" in step.name:
+            return self._largest(step)
+        if way is None and step.name == "mul" and len(step.inputs) == 2:
+            a, b = ((self.at.values[i] + self.start.values[i]) / 2 for i in step.inputs)
+            return Linear(lambda c, p, q: p * c[0] + q * c[1], (b, a))
+        if way is None and (step.name not in ACTIVATIONS or len(step.inputs) != 1):
+            raise no_rule("DeepLIFT", step)
+        return way
+
+    def _largest(self, step: Step) -> Linear:
+        """Max pooling: the place of the larger of the two maxima gets the whole difference."""
+        i, k = step.inputs[0], 3 if "3d" in step.name else 2
+        (y, at), (y0, at0) = (step.outputs(tape.values[i]) for tape in (self.at, self.start))
+        place = torch.where(y >= y0, at, at0).flatten(-k)
+        moved = self.difference(i).flatten(-k).gather(-1, place)
+        near = moved.abs() < NEAR
+        share = torch.where(near, 1, (y - y0).flatten(-k) / torch.where(near, 1, moved))
+        return Linear(lambda c, z: (z.flatten(-k).gather(-1, place) * c[0]).view_as(y), (share,))
+
+    def _aligned(self) -> bool:
+        """Whether both tapes hold the same steps, on values of one shape but for the rows."""
+        ours, theirs = (
+            [(s.name, s.inputs, s.output) for s in tape.steps] for tape in (self.at, self.start)
+        )
+        pairs = [(v, self.start.values.get(i)) for i, v in self.at.values.items()]
+        return ours == theirs and all(
+            v.shape[1:] == w.shape[1:] and w.shape[:1] in (v.shape[:1], (1,)) for v, w in pairs
+        )
+
+
+def _slope(step: Step, z: Tensor, places: tuple[Tensor, ...]) -> Tensor:
+    """g'(z) at some places of z, as PyTorch has it: 0 at the kink of a ReLU."""
+    if step.constants():  # one for each channel, so all places together
+        return pulled(step, [z], torch.ones_like(z))[0][places]
+    z = z[places]
+    return pulled(step, [z], torch.ones_like(z))[0]
+
+
+def _above(z: Tensor) -> Tensor:
+    """A number just above z, on the other side of a kink at z."""
+    return z + torch.finfo(z.dtype).eps * z.abs().clamp(min=1)
