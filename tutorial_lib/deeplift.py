@@ -62,6 +62,8 @@ def deeplift(
     tensor([[0.5000, 0.5000]])
     """
     rules = _rules(model, rule)
+    if not isinstance(normalize, bool):
+        raise TypeError(f"normalize: expected True or False, got {normalize!r}")
 
     def slope(network: Callable, pairs: Tensor, labels: Tensor) -> Tensor:
         return Explanation(network, *pairs.unbind(1), labels, rules, normalize).multipliers()
@@ -138,5 +140,6 @@ def _rules(model: Callable, rule: str | Mapping) -> dict[nn.Module | None, str]:
         if not any(module is m for m in named.values()):
             close = difflib.get_close_matches(str(key), named, n=5, cutoff=0) or [*named][:5]
             raise ValueError(f"rule: {key!r} is no module of the model; some are {close}")
-        rules[module] = value
+        if rules.setdefault(module, value) != value:
+            raise ValueError(f"rule: expected one rule a module, {key!r} has two")
     return rules

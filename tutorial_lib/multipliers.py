@@ -12,14 +12,15 @@ because a term w D_j counts as positive by the sign of w and D_j, whatever the p
 A value contributes D+ m+ + D- m- = D mu + S delta.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tutorial_lib.linear import ACTIVATIONS, DENSE, Linear, linear
-from tutorial_lib.tape import Step, no_rule, one_hot, pulled, record, walk_back
+from tutorial_lib.linear import ACTIVATIONS, DENSE, SELECTIONS, Linear, linear
+from tutorial_lib.tape import Step, leaves, no_rule, one_hot, pulled, record, walk_back
 
 NEAR = 1e-7  # a difference below it has no quotient
 
@@ -47,12 +48,13 @@ class Explanation:
         shared = bool((baseline == baseline[:1]).all())  # one baseline for all: one row is enough
         self.at = record(model, x, target)
         self.start = record(model, baseline[:1] if shared else baseline, target)
-        if shared and len(x) > 1 and not self._aligned():
+        if shared and len(x) > 1 and self._parting():
             self.start = record(model, baseline, target)
-        if not self._aligned():
+        if where := self._parting():
             raise ValueError(
-                "model: it runs other operations on x than on the baseline (an if or a loop that "
-                "depends on the values?), so their differences cannot be followed"
+                f"model: at {where} it runs another operation, or with other constants, on x than "
+                "on the baseline (an if, a loop, a NumPy call or noise that depends on the values?), "
+                "so their differences cannot be followed"
             )
         self.at = self.at.logits()
         self.maker = {step.output: step for step in self.at.steps}
@@ -190,15 +192,33 @@ class Explanation:
         share = torch.where(near, 1, (y - y0).flatten(-k) / torch.where(near, 1, moved))
         return Linear(lambda c, z: (z.flatten(-k).gather(-1, place) * c[0]).view_as(y), (share,))
 
-    def _aligned(self) -> bool:
-        """Whether both tapes hold the same steps, on values of one shape but for the rows."""
-        ours, theirs = (
-            [(s.name, s.inputs, s.output) for s in tape.steps] for tape in (self.at, self.start)
-        )
-        pairs = [(v, self.start.values.get(i)) for i, v in self.at.values.items()]
-        return ours == theirs and all(
-            v.shape[1:] == w.shape[1:] and w.shape[:1] in (v.shape[:1], (1,)) for v, w in pairs
-        )
+    def _parting(self) -> str | None:
+        """Where the tapes part: another step, or values that differ in shape beyond the rows."""
+        for one, other in itertools.zip_longest(self.at.steps, self.start.steps):
+            if not one or not other or not _same(one, other):
+                return (one or other).where
+            v, w = self.at.values[one.output], self.start.values[one.output]
+            if v.shape[1:] != w.shape[1:] or w.shape[:1] not in (v.shape[:1], (1,)):
+                return one.where
+        return None
+
+
+def _same(one: Step, other: Step) -> bool:
+    """Whether two steps are the same operation on the same values, with equal constants."""
+    if (one.name, one.inputs, one.output) != (other.name, other.inputs, other.output):
+        return False
+    if one.name in SELECTIONS:  # sizes may hold the number of rows
+        return True
+    ours, theirs = list(leaves(one.args)), list(leaves(other.args))
+    return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
+
+
+def _equal(a: object, b: object) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b) and a == b
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return (a.data_ptr(), a.stride()) == (b.data_ptr(), b.stride()) or torch.equal(a, b)
 
 
 def _slope(step: Step, z: Tensor, places: tuple[Tensor, ...]) -> Tensor:

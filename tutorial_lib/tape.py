@@ -21,6 +21,7 @@ from tutorial_lib import checks
 HIDDEN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # not the user's code
 
 OUTPUTS = {"_softmax", "_log_softmax", "sigmoid"}
+NO_VALUES = {"_local_scalar_dense", "is_nonzero"}  # what comes out is a number for Python
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Step:
 
     def constants(self) -> list[Tensor]:
         """The tensors among its arguments that are no values."""
-        return [a for a in _flat(self.args) if isinstance(a, Tensor)]
+        return [a for a in leaves(self.args) if isinstance(a, Tensor)]
 
     def fixed(self, place: int, default: object = None) -> object:
         """An argument that is no value, by its place."""
@@ -183,14 +184,14 @@ class _Recorder(TorchDispatchMode):
         self.number: dict[int, int] = {}  # id of a live tensor -> number of its value
         self.alive: list[Tensor] = []  # so that no id or memory is used again
         self.writes: dict[int, int] = {}  # memory -> how often values were written into it
-        self.seen: dict[int, int] = {}  # number of a value -> writes when it was made
+        self.seen: dict[int, tuple] = {}  # number of a value -> its memory, and writes, when made
 
     def track(self, tensor: Tensor) -> int:
         """Give a tensor the next number."""
         number = len(self.seen)
         self.values[number] = tensor
         self.number[id(tensor)] = number
-        self.seen[number] = self.writes.get(_memory(tensor), 0)
+        self.seen[number] = _memory(tensor), self.writes.get(_memory(tensor), 0)
         self.alive.append(tensor)
         return number
 
@@ -200,13 +201,13 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = [a for a in _flat((args, kwargs)) if isinstance(a, Tensor)]
+        tensors = [a for a in leaves((args, kwargs)) if isinstance(a, Tensor)]
         for tensor in tensors:
             self._check_fresh(op, tensor)
-        inputs = [self.number[id(t)] for t in tensors if id(t) in self.number]
-        if not inputs:
-            return op(*args, **kwargs)
         name = op._schema.name.split("::")[1]
+        shape_only = name.endswith("_like") or name.startswith("new_") or name in NO_VALUES
+        if shape_only or not any(id(t) in self.number for t in tensors):
+            return op(*args, **kwargs)
         if name == "as_strided_":  # only a note on memory layout where no value changes
             before = args[0].clone()
             if torch.equal(op(*args, **kwargs), before):
@@ -231,17 +232,18 @@ class _Recorder(TorchDispatchMode):
 
     def _write(self, op, name: str, args: tuple, kwargs: dict) -> Tensor:
         """An operation in place: its value is new, made by the same operation out of place."""
-        target = args[0]
-        if not name.endswith("_") or not isinstance(target, Tensor):
-            raise NotImplementedError(f"model: {name} with out= at {self._where()} has no rule")
-        plain = getattr(getattr(torch.ops.aten, name[:-1]), op._overloadname)
+        target, plain = args[0], getattr(torch.ops.aten, name[:-1], None)
+        if not name.endswith("_") or not isinstance(target, Tensor) or plain is None:
+            raise NotImplementedError(
+                f"model: {name} at {self._where()} writes in place, and no rule follows that"
+            )
         out = plain(*args, **kwargs)
         before, old = target.detach(), self.number.pop(id(target), None)
         if old is not None:
             self.values[old], self.number[id(before)] = before, old
         self._note(plain, name[:-1], (before, *args[1:]), kwargs, out)
-        memory = _memory(target)
-        self.writes[memory] = self.writes.get(memory, 0) + 1  # for whoever shares it
+        if _memory(out) != _memory(target):  # else only its shape is another
+            self.writes[_memory(target)] = self.writes.get(_memory(target), 0) + 1
         self.alive.append(before)
         target.set_(out.to(target.dtype))  # the old memory keeps the value before
         self.number[id(target)] = self.number.pop(id(out))
@@ -249,12 +251,13 @@ class _Recorder(TorchDispatchMode):
 
     def _check_fresh(self, op, tensor: Tensor) -> None:
         """Refuse a tensor whose memory was written through another name."""
-        number = self.number.get(id(tensor))
-        if self.writes.get(_memory(tensor), 0) != self.seen.get(number, 0):
+        memory = _memory(tensor)
+        made = self.seen.get(self.number.get(id(tensor)), (memory, 0))
+        if made != (memory, self.writes.get(memory, 0)):
             raise NotImplementedError(
                 f"model: {op._schema.name.split('::')[1]} at {self._where()} reads memory that an "
-                "operation in place wrote through another name (a view); no rule follows that. "
-                "Write the model with a copy, for example x.clone(), or torch.cat"
+                "operation in place wrote through another name (a view, or .data); no rule follows "
+                "that. Write the model with a copy, for example x.clone(), or torch.cat"
             )
 
     def _where(self) -> str:
@@ -290,13 +293,13 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _flat(tree: object) -> Iterator[object]:
+def leaves(tree: object) -> Iterator[object]:
     """The leaves of nested tuples, lists and dictionaries."""
     if isinstance(tree, tuple | list):
         for item in tree:
-            yield from _flat(item)
+            yield from leaves(item)
     elif isinstance(tree, dict):
-        yield from _flat(list(tree.values()))
+        yield from leaves(list(tree.values()))
     else:
         yield tree
 
