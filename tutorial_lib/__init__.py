@@ -13,6 +13,7 @@ from tutorial_lib import (
     noise,
     plots,
     probes,
+    toy,
     widgets,
 )
 from tutorial_lib.adaptive import AdaptiveNoise, adaptive_noise
@@ -78,5 +79,6 @@ __all__ = [
     "sigma_from_level",
     "smooth_taylor",
     "smoothgrad",
+    "toy",
     "widgets",
 ]

@@ -72,6 +72,7 @@ def lrp(
     beta: float = 0.0,
     gamma: float | None = None,
     bounds: tuple | None = None,
+    biases: bool = True,
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -90,8 +91,9 @@ def lrp(
     Denominators get epsilon times their sign. Activations hand down what they get, max pooling to
     its maximum, and sums, means and scalings by the share of each term in the result. Relevance
     starts as the score (the logit, if the last operation is softmax or sigmoid). Biases keep their
-    share, so the map sums to the score only without biases. Batch norm is first folded into the
-    convolution before it, in a copy. alpha - beta must be 1. Units: score.
+    share, so the map sums to the score only without biases; biases=False leaves them out of all
+    denominators. Batch norm is first folded into the convolution before it, in a copy. alpha - beta
+    must be 1. Units: score.
 
     >>> tl.lrp(model, x, 285, rule="composite", bounds=model.bounds)
     """
@@ -109,7 +111,7 @@ def lrp(
 
     def slope(network: Callable, points: Tensor, labels: Tensor) -> Tensor:
         tape = record(network, points, labels).logits()
-        rules = _Relevance(tape, rule, epsilon, alpha, beta, gamma, box)
+        rules = _Relevance(tape, rule, epsilon, alpha, beta, gamma, box, biases)
         score = tape.values[tape.output]
         return _last(tape, rules, one_hot(labels, score) * score)
 
@@ -152,9 +154,10 @@ def _rectifies(step: Step) -> bool:
 class _Relevance:
     """What a step hands down of the relevance of its output."""
 
-    def __init__(self, tape: Tape, rule: str, epsilon, alpha, beta, gamma, box):
+    def __init__(self, tape: Tape, rule: str, epsilon, alpha, beta, gamma, box, biases):
         self.tape, self.rule, self.epsilon = tape, rule, epsilon
         self.alpha, self.beta, self.gamma, self.box = alpha, beta, gamma, box
+        self.biases = biases
         self.early = self._before_layers()
 
     def __call__(self, step: Step, up: Tensor) -> list[Tensor]:
@@ -182,12 +185,17 @@ class _Relevance:
         """up / whole, with epsilon away from 0."""
         return up / (whole + torch.full_like(whole, self.epsilon).copysign(whole))
 
+    def _bias(self, step: Step, a: Tensor) -> Tensor:
+        constant = bias(step, [a])
+        return constant if self.biases else torch.zeros_like(constant)
+
     def _epsilon(self, step: Step, way: Linear, values: list[Tensor], up: Tensor) -> list[Tensor]:
-        share = self._share(up, self.tape.values[step.output])
+        whole = self.tape.values[step.output] if self.biases else way.part()(*values)
+        share = self._share(up, whole)
         return [v * s for v, s in zip(values, way.back(values, share), strict=True)]
 
     def _alpha_beta(self, step: Step, way: Linear, a: Tensor, up: Tensor) -> Tensor:
-        result, constant = torch.zeros_like(a), bias(step, [a])
+        result, constant = torch.zeros_like(a), self._bias(step, a)
         for factor, sign in ((self.alpha, 1), (-self.beta, -1)):
             if factor:  # the terms of one sign: a+ and a- with the weights that give it
                 terms = ((a.clamp(min=0), _signed(sign)), (a.clamp(max=0), _signed(-sign)))
@@ -197,8 +205,9 @@ class _Relevance:
         return result
 
     def _gamma(self, step: Step, way: Linear, a: Tensor, up: Tensor) -> Tensor:
-        z, constant, size = self.tape.values[step.output], bias(step, [a]), a.abs()
+        constant, size = self._bias(step, a), a.abs()
         sums, sizes = way.part()(a), way.part(torch.abs)(size)
+        z = sums + constant
         result = torch.zeros_like(a)
         for sign in (1, -1):  # of z; the terms of that sign sum to (sums + sign * sizes) / 2
             whole = z + self.gamma * ((sums + sign * sizes) / 2 + _signed(sign)(constant))

@@ -83,7 +83,7 @@ def deeplift_trace(
 ) -> pandas.DataFrame:
     """Every step of `deeplift` on one picture, a row for each unit, for networks that fit the eye.
 
-    Columns: operation, where, unit, reference, value, D, D+, D-, m+, m-, contribution
+    Columns: operation, module, unit, reference, value, D, D+, D-, m+, m-, contribution
     (= D+ m+ + D- m-), in the order of the forward pass. The index is the number of the value: 0
     is the input. Arguments and errors as `deeplift`; ValueError beyond 1000 units.
 
@@ -120,7 +120,7 @@ def _table(told: Explanation, i: int, up: Multipliers) -> pandas.DataFrame:
     rows["contribution"] = rows["D+"] * rows["m+"] + rows["D-"] * rows["m-"]
     places = itertools.product(*map(range, d.shape[1:]))
     rows.insert(0, "unit", [", ".join(map(str, place)) for place in places])
-    rows.insert(0, "where", step.where if step else "")
+    rows.insert(0, "module", step.module if step else "")
     rows.insert(0, "operation", step.name if step else "input")
     return rows.set_axis([i] * len(rows)).rename_axis("value number")
 

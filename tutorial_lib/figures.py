@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from tutorial_lib.plots import COLOURS, SIGNED, as_picture
+from tutorial_lib.plots import COLOURS, MARKERS, SIGNED, STYLES, as_picture
 
 
 def tangent(
@@ -136,4 +136,74 @@ def perturbation(picture: Sequence, curves: dict[str, Sequence[float]], step: in
     right.legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
     right.spines[["top", "right"]].set_visible(False)
     right.grid(alpha=0.25)
+    return fig
+
+
+def network(columns: Sequence[Sequence[str]], weights: Sequence, titles: Sequence[str]) -> Figure:
+    """A small network: a box for every unit, an arrow with its weight for every connection.
+
+    columns: the texts of the units, from the input to the output, from top to bottom.
+    weights: between neighbouring columns a matrix, rows to the right; 0 is not drawn, negative
+    weights are dashed. titles: one above each column.
+
+    >>> network([["i1", "i2"], ["o"]], [[[1, -1]]], ["input", "output"])
+    """
+    rows = max(map(len, columns))
+    fig, ax = plt.subplots(figsize=(7.4, 1.25 * rows + 0.6), layout="constrained", dpi=120)
+    plt.close(fig)
+    places = [
+        [(k, -(j + (rows - len(column)) / 2)) for j in range(len(column))]
+        for k, column in enumerate(columns)
+    ]
+    for k, matrix in enumerate(weights):
+        for i, row in enumerate(matrix):
+            for j, w in enumerate(row):
+                if w:
+                    _arrow(ax, places[k][j], places[k + 1][i], float(w))
+    box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": "0.35"}
+    for spots, texts in zip(places, columns, strict=True):
+        for spot, text in zip(spots, texts, strict=True):
+            ax.text(*spot, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+    for k, title in enumerate(titles):
+        ax.text(k, 0.62, title, ha="center", fontsize=10)
+    ax.set(xlim=(-0.45, len(columns) - 0.55), ylim=(-rows + 0.4, 0.85))
+    ax.axis("off")
+    return fig
+
+
+def _arrow(ax, start: tuple, end: tuple, weight: float) -> None:
+    colour, style = (COLOURS[0], "-") if weight > 0 else (COLOURS[1], "--")
+    look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 34, "shrinkB": 34}
+    ax.annotate("", xy=end, xytext=start, arrowprops=look)
+    x, y = (a + 0.5 * (b - a) for a, b in zip(start, end, strict=True))
+    label = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.text(x, y, f"{weight:+g}", color=colour, fontsize=9, ha="center", va="center", bbox=label)
+
+
+def chord(
+    grid: Sequence, score: Sequence, curves: dict[str, Sequence], k: int, slope: float
+) -> Figure:
+    """A score of one number with its tangent and its chord at grid[k], and contributions beside it.
+
+    The chord runs from the reference, grid[0]. curves: label -> contribution at every grid point,
+    drawn whole, with a mark at grid[k]. slope: of the tangent.
+
+    >>> chord([0, 1, 2], [0, 0, 1], {"chord": [0, 0, 1]}, k=2, slope=1.0)
+    """
+    grid, score = np.asarray(grid, dtype=float), np.asarray(score, dtype=float)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.0, 3.0), layout="constrained")
+    plt.close(fig)
+    left.plot(grid, score, color=COLOURS[6], label="score")
+    left.plot(grid[[0, k]], score[[0, k]], "o-", color=COLOURS[0], label="chord")
+    left.axline((grid[k], score[k]), slope=slope, color=COLOURS[1], ls="--", label="tangent")
+    left.set(xlabel="x", ylabel="f(x)", ylim=(min(score) - 3, max(score) + 3))
+    left.legend(frameon=False, fontsize=9, loc="upper left")
+    for i, (label, values) in enumerate(curves.items()):
+        right.plot(grid, values, STYLES[i], color=COLOURS[i], label=label)
+        right.plot(grid[k], values[k], MARKERS[i], color=COLOURS[i])
+    right.set(xlabel="x", ylabel="contribution")
+    right.legend(frameon=False, fontsize=9, loc="upper left")
+    for ax in (left, right):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
     return fig

@@ -53,8 +53,8 @@ class Explanation:
         if where := self._parting():
             raise ValueError(
                 f"model: at {where} it runs another operation, or with other constants, on x than "
-                "on the baseline (an if, a loop, a NumPy call or noise that depends on the values?), "
-                "so their differences cannot be followed"
+                "on the baseline (an if, a loop, a NumPy call or noise that depends on the "
+                "values?), so their differences cannot be followed"
             )
         self.at = self.at.logits()
         self.maker = {step.output: step for step in self.at.steps}

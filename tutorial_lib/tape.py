@@ -37,7 +37,8 @@ class Step:
 
     name: PyTorch's basic name. args: its arguments, with a `Slot` for each value that depends on
     the input. inputs, output: numbers of values on the tape. part: which of several outputs.
-    modules: the modules that were running, from the outside in. where: the same for people.
+    modules: the modules that were running, from the outside in. module: the innermost one's name.
+    where: that and the line of the model's own code.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Step:
     output: int
     part: int | None
     modules: tuple[nn.Module, ...]
+    module: str
     where: str
 
     def __call__(self, *values: Tensor) -> Tensor:
@@ -222,12 +224,12 @@ class _Recorder(TorchDispatchMode):
         """A step for each floating-point tensor that the operation made."""
         inputs: list[int] = []
         slotted = _slotted((args, kwargs), self.number, inputs)
-        module, where = tuple(self.running), self._where()
+        running, module, where = tuple(self.running), self._module(), self._where()
         parts = [(None, out)] if isinstance(out, Tensor) else list(enumerate(out))
         for part, made in parts:
             if isinstance(made, Tensor) and id(made) not in self.number:
                 number = self.track(made)
-                step = Step(name, op, slotted, tuple(inputs), number, part, module, where)
+                step = Step(name, op, slotted, tuple(inputs), number, part, running, module, where)
                 self.steps.append(step)
 
     def _write(self, op, name: str, args: tuple, kwargs: dict) -> Tensor:
@@ -266,8 +268,10 @@ class _Recorder(TorchDispatchMode):
         while frame and frame.f_code.co_filename.startswith(HIDDEN):
             frame = frame.f_back
         line = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else "?"
-        inside = [self.names[m] for m in self.running if m in self.names]
-        return f"{inside[-1]} ({line})" if inside else line
+        return f"{self._module()} ({line})" if self._module() else line
+
+    def _module(self) -> str:
+        return next((self.names[m] for m in reversed(self.running) if m in self.names), "")
 
 
 class _Watch:
