@@ -266,6 +266,29 @@ def test_lrp_loses_exactly_the_share_of_the_biases():
         assert float(tl.lrp(unit, x, 0, epsilon=TINY, **keywords).sum()) == pytest.approx(kept)
 
 
+def test_lrp_that_leaves_biases_out_shares_by_the_terms_alone():
+    # terms 2, -2, -3 and the bias 4: z = 1 is shared as if it were -3, or 2 and -5
+    unit, x = dense([[2, 1, -1]], [4]), row(1, -2, 3)
+    found = tl.lrp(unit, x, 0, biases=False, epsilon=TINY)
+    assert torch.allclose(found, row(2, -2, -3) / -3)
+    keywords = dict(rule="alpha_beta", alpha=2.0, beta=1.0)
+    found = tl.lrp(unit, x, 0, biases=False, epsilon=TINY, **keywords)
+    assert torch.allclose(found, row(2, -2 / 5, -3 / 5))
+
+
+def test_lrp_alpha_beta_hands_down_alpha_times_where_all_terms_have_one_sign():
+    # so that even without biases the sum is the score only where each unit has terms of both
+    found = tl.lrp(dense([[2, 1]]), row(1, 2), 0, rule="alpha_beta", alpha=2, beta=1, epsilon=TINY)
+    assert torch.allclose(found, 2 * row(2, 2))
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if "alpha 2" not in name])
+def test_lrp_that_leaves_biases_out_sums_to_the_score(name):
+    net, x, keywords = convnet(bias=True), pictures(), RULES[name]
+    found = tl.lrp(net, x, TARGET, epsilon=TINY, biases=False, **keywords)
+    assert torch.allclose(found.sum((1, 2, 3)), score(net, x), rtol=1e-6)
+
+
 # --- Peers ---
 
 
@@ -470,6 +493,7 @@ BAD = {
     "bounds reversed": ("bounds", dict(rule="composite", bounds=(1.0, 0.0))),
     "bounds not a pair": ("bounds", dict(rule="composite", bounds=1.0)),
     "x outside the bounds": ("x", dict(rule="composite", bounds=(0.0, 1.0))),
+    "biases a word": ("biases", dict(biases="no")),
     "gamma that no layer would use": ("gamma", dict(rule="epsilon", gamma=0.25)),
     "bounds that no layer would use": ("bounds", dict(rule="alpha_beta", bounds=(-4.0, 5.0))),
     "seed negative": ("seed", dict(seed=-1)),

@@ -15,7 +15,8 @@ from torch.nn.modules import module as hooks
 import tutorial_lib as tl
 from tests.closed_forms import normal
 from tutorial_lib.linear import bias, linear
-from tutorial_lib.tape import gradient, one_hot, record, walk_back
+from tutorial_lib.recorder import record
+from tutorial_lib.tape import gradient, one_hot, walk_back
 
 X, TARGET = normal(2, 12), torch.tensor([1, 0])
 W, V = normal(12, 12, seed=1) / 3, normal(4, 3, seed=2)
@@ -342,13 +343,23 @@ def a_constant_between_two_reads(x):
     return y * scale
 
 
-@pytest.mark.parametrize(
-    "model", [through_a_view, through_the_base, into_a_buffer, a_constant_between_two_reads]
-)
+def through_data(x):
+    y = x @ W
+    y.data.mul_(2)
+    return y * 2
+
+
+@pytest.mark.parametrize("model", [through_a_view, through_the_base, into_a_buffer])
 def test_a_write_that_cannot_be_followed_is_refused_at_the_line_that_reads_it(model):
     lines = model.__code__.co_positions()
     last = max(line for line, *_ in lines if line)
     with pytest.raises(NotImplementedError, match=rf"^model: \w+ at test_tape\.py:{last}\b"):
+        taped(model)
+
+
+@pytest.mark.parametrize("model", [a_constant_between_two_reads, through_data])
+def test_a_write_behind_the_tape_is_refused(model):
+    with pytest.raises(NotImplementedError, match=r"^model: \w+ at test_tape\.py:\d+"):
         taped(model)
 
 

@@ -15,7 +15,8 @@ from tutorial_lib import checks, probes
 from tutorial_lib.engine import average
 from tutorial_lib.linear import ACTIVATIONS, SELECTIONS, Linear, bias, linear
 from tutorial_lib.prepare import prepare
-from tutorial_lib.tape import Step, Tape, gradient, no_rule, one_hot, record, walk_back
+from tutorial_lib.recorder import record
+from tutorial_lib.tape import Step, Tape, gradient, no_rule, one_hot, walk_back
 
 LRP_RULES = ("epsilon", "alpha_beta", "composite")
 

@@ -84,8 +84,8 @@ def deeplift_trace(
     """Every step of `deeplift` on one picture, a row for each unit, for networks that fit the eye.
 
     Columns: operation, module, unit, reference, value, D, D+, D-, m+, m-, contribution
-    (= D+ m+ + D- m-), in the order of the forward pass. The index is the number of the value: 0
-    is the input. Arguments and errors as `deeplift`; ValueError beyond 1000 units.
+    (= D+ m+ + D- m-), in the order of the forward pass. The index is the number of the step, 0 the
+    input. Arguments and errors as `deeplift`; ValueError beyond 1000 units.
 
     >>> tl.deeplift_trace(f, torch.tensor([[3.0, 1.0]]), 0, rule="reveal_cancel")
     """
@@ -122,7 +122,7 @@ def _table(told: Explanation, i: int, up: Multipliers) -> pandas.DataFrame:
     rows.insert(0, "unit", [", ".join(map(str, place)) for place in places])
     rows.insert(0, "module", step.module if step else "")
     rows.insert(0, "operation", step.name if step else "input")
-    return rows.set_axis([i] * len(rows)).rename_axis("value number")
+    return rows.set_axis([i] * len(rows)).rename_axis("step")
 
 
 def _rules(model: Callable, rule: str | Mapping) -> dict[nn.Module | None, str]:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from tutorial_lib.linear import ACTIVATIONS, DENSE, SELECTIONS, Linear, linear
-from tutorial_lib.tape import Step, leaves, no_rule, one_hot, pulled, record, walk_back
+from tutorial_lib.recorder import record
+from tutorial_lib.tape import Step, leaves, no_rule, one_hot, pulled, walk_back
 
 NEAR = 1e-7  # a difference below it has no quotient
 
