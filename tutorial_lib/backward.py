@@ -100,13 +100,19 @@ def lrp(
     """
     checks.choice("rule", rule, LRP_RULES)
     checks.positive("epsilon", epsilon)
+    checks.nonnegative("alpha", alpha)
     if abs(alpha - checks.nonnegative("beta", beta) - 1) > 1e-9:
         raise ValueError(f"alpha: expected beta + 1 = {beta + 1}, got {alpha}")
     if gamma is not None:
         checks.nonnegative("gamma", gamma)
+    for name, value in (("gamma", gamma), ("bounds", bounds)):
+        if value is not None and rule != "composite":
+            raise ValueError(f"{name}: only rule='composite' uses it, and rule is {rule!r}")
+    if not isinstance(biases, bool):
+        raise TypeError(f"biases: expected True or False, got {biases!r}")
     checks.model(model)
     x = checks.pictures(x)
-    box = None if bounds is None else checks.bounds(bounds, x)
+    box = None if bounds is None else checks.inside(x, bounds)
     if isinstance(model, nn.Module) and any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
         model = prepare(model, x[:1])
 
@@ -133,8 +139,8 @@ def _walked(rule: Callable, model, x, target, batch_size, seed, progress) -> Ten
 
 def _last(tape: Tape, rule: Callable, seed: Tensor) -> Tensor:
     """What reaches the input."""
-    *_, (_, up) = walk_back(tape, rule, seed)
-    return up
+    *_, (value, up) = walk_back(tape, rule, seed)
+    return checks.slope(up if value == 0 else None)
 
 
 def _guided(tape: Tape, step: Step, up: Tensor) -> list[Tensor]:
@@ -218,7 +224,8 @@ class _Relevance:
         return result
 
     def _box(self, step: Step, way: Linear, a: Tensor, up: Tensor) -> Tensor:
-        low, high = (self._replayed(step.inputs[0], side) for side in self.box)
+        ends = [self._replayed(step.inputs[0], side) for side in self.box]
+        low, high = torch.minimum(*ends), torch.maximum(*ends)
         terms = ((1, a, None), (-1, low, _signed(1)), (-1, high, _signed(-1)))
         share = self._share(up, sum(sign * way.part(change)(v) for sign, v, change in terms))
         return sum(sign * v * way.back([v], share, change)[0] for sign, v, change in terms)

@@ -152,6 +152,7 @@ def _scaled(step: Step) -> Linear | None:
     if len(step.inputs) != 1 or step.args[1] or (step.name == "div" and constant is left):
         return None
     factor = constant if isinstance(constant, Tensor) else _number(constant)
+    factor = factor if factor.is_floating_point() else factor.float()
     return Linear(lambda c, z: z * c[0], (1 / factor if step.name == "div" else factor,))
 
 

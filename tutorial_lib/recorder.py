@@ -5,6 +5,7 @@ PyTorch reports the operations of a forward pass under one basic name each: `F.r
 never touched.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tutorial_lib import checks
 from tutorial_lib.tape import Slot, Step, Tape, leaves, mapped
 
-HIDDEN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # not the user's code
+HIDDEN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 NO_VALUES = {"_local_scalar_dense", "is_nonzero"}  # what comes out is a number for Python
 
 
@@ -37,7 +38,8 @@ def record(model: Callable, x: Tensor, target: Tensor) -> Tape:
         recorder.track(x)
         with recorder:
             scores = model(x)
-    checks.scores(scores, x, target)
+        checks.scores(scores, x, target)
+        recorder.check_fresh("returning", scores)
     number = recorder.number.get(id(scores))
     if number is None:
         raise ValueError(
@@ -58,6 +60,7 @@ class _Recorder(TorchDispatchMode):
         self.values: dict[int, Tensor] = {}
         self.number: dict[int, int] = {}  # id of a live tensor -> number of its value
         self.alive: list[Tensor] = []  # so that no id or memory is used again
+        self.constants: set[int] = set()  # memory of tensors that steps read as constants
         self.writes: dict[int, int] = {}  # memory -> how often values were written into it
         self.seen: dict[int, tuple] = {}  # number of a value -> its memory, and writes, when made
 
@@ -77,9 +80,11 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = [a for a in leaves((args, kwargs)) if isinstance(a, Tensor)]
-        for tensor in tensors:
-            self._check_fresh(op, tensor)
         name = op._schema.name.split("::")[1]
+        for tensor in tensors:
+            self.check_fresh(name, tensor)
+        if op._schema.is_mutable and _memory(args[0]) in self.constants:
+            raise self._unfollowed(name)
         shape_only = name.endswith("_like") or name.startswith("new_") or name in NO_VALUES
         if shape_only or not any(id(t) in self.number for t in tensors):
             return op(*args, **kwargs)
@@ -104,6 +109,7 @@ class _Recorder(TorchDispatchMode):
                 number = self.track(made)
                 step = Step(name, op, slotted, tuple(inputs), number, part, running, module, where)
                 self.steps.append(step)
+                self.constants.update(map(_memory, step.constants()))
 
     def _write(self, op, name: str, args: tuple, kwargs: dict) -> Tensor:
         """An operation in place: its value is new, made by the same operation out of place."""
@@ -124,16 +130,19 @@ class _Recorder(TorchDispatchMode):
         self.number[id(target)] = self.number.pop(id(out))
         return target
 
-    def _check_fresh(self, op, tensor: Tensor) -> None:
+    def check_fresh(self, name: str, tensor: Tensor) -> None:
         """Refuse a tensor whose memory was written through another name."""
         memory = _memory(tensor)
         made = self.seen.get(self.number.get(id(tensor)), (memory, 0))
         if made != (memory, self.writes.get(memory, 0)):
-            raise NotImplementedError(
-                f"model: {op._schema.name.split('::')[1]} at {self._where()} reads memory that an "
-                "operation in place wrote through another name (a view, or .data); no rule follows "
-                "that. Write the model with a copy, for example x.clone(), or torch.cat"
-            )
+            raise self._unfollowed(name)
+
+    def _unfollowed(self, name: str) -> NotImplementedError:
+        return NotImplementedError(
+            f"model: {name} at {self._where()} meets memory that an operation in place writes "
+            "through another name (a view, .data, or a constant that was read before); no rule "
+            "follows that. Write the model with a copy, for example x.clone(), or torch.cat"
+        )
 
     def _where(self) -> str:
         """The running module and the line of the model's own code."""
@@ -156,14 +165,18 @@ class _Watch:
     def __enter__(self) -> None:
         self.handles = [
             hooks.register_module_forward_pre_hook(lambda m, _: self.running.append(m)),
-            hooks.register_module_forward_hook(
-                lambda m, _, out: self.running.pop() and None, always_call=True
-            ),
+            hooks.register_module_forward_hook(self._ended, always_call=True),
         ]
+        self.fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # one operation that has no derivative
 
     def __exit__(self, *error: object) -> None:
+        torch.backends.mha.set_fastpath_enabled(self.fast)
         for handle in self.handles:
             handle.remove()
+
+    def _ended(self, module: nn.Module, inputs: object, output: object) -> None:
+        self.running.pop()
 
 
 def _memory(tensor: Tensor) -> int:

@@ -1,7 +1,7 @@
 """A tape: what a model did to a batch, operation by operation, so that it can be walked back.
 
-`recorder.record` makes it. `walk_back` pushes numbers from the output to the input, by whatever rule
-it is given for a step: its gradient, or another rule in its place.
+`recorder.record` makes it. `walk_back` pushes numbers from the output to the input, by whatever
+rule it is given for a step: its gradient, or another rule in its place.
 """
 
 from collections.abc import Callable, Iterator
@@ -93,9 +93,9 @@ def walk_back(
 ) -> Iterator[tuple[int, Tensor]]:
     """What reaches each value, from the output's seed back to the input: pairs (value, number).
 
-    rule(step, up) gives for each value that the step reads what it gets, when the step's output
-    has `up`; a value that several steps read gets their sum. With `gradient` as the rule this is
-    backpropagation.
+    rule(step, up) gives for each value that the step reads what it gets (or None), when the step's
+    output has `up`; a value that several steps read gets their sum. With `gradient` as the rule
+    this is backpropagation.
     """
     reached = {tape.output: seed}
     for step in reversed(tape.steps):
@@ -103,7 +103,8 @@ def walk_back(
             up = reached.pop(step.output)
             yield step.output, up
             for i, part in zip(step.inputs, rule(step, up), strict=True):
-                reached[i] = reached[i] + part if i in reached else part
+                if part is not None:
+                    reached[i] = reached[i] + part if i in reached else part
     if 0 in reached:
         yield 0, reached[0]
 
@@ -113,14 +114,16 @@ def gradient(tape: Tape, step: Step, up: Tensor) -> list[Tensor]:
     return pulled(step, tape.of(step), up)
 
 
-def pulled(call: Callable[..., Tensor], values: list[Tensor], up: Tensor) -> list[Tensor]:
-    """up' * d call / d value for every value, zeros where there is none."""
+def pulled(call: Callable[..., Tensor], values: list[Tensor], up: Tensor) -> list[Tensor | None]:
+    """up' * d call / d value for every value, None where there is no derivative."""
     with torch.enable_grad():
-        leaves = [v.detach().requires_grad_() for v in values]
+        leaves = [v.detach().requires_grad_(v.is_floating_point()) for v in values]
         out = call(*leaves)
-        if not out.requires_grad:
-            return [torch.zeros_like(v) for v in values]
-        return list(torch.autograd.grad(out, leaves, up, materialize_grads=True))
+    wanted = [v for v in leaves if v.requires_grad]
+    if not out.requires_grad:
+        return [None] * len(values)
+    found = iter(torch.autograd.grad(out, wanted, up, allow_unused=True))
+    return [next(found) if v.requires_grad else None for v in leaves]
 
 
 def one_hot(target: Tensor, scores: Tensor) -> Tensor:
