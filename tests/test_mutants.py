@@ -20,7 +20,7 @@ def codes(tmp_path_factory) -> dict[str, int]:
     for name in ("tutorial_lib", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "tests.mutants", "results.json"]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=2000)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     return json.loads((folder / "results.json").read_text())
 

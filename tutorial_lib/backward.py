@@ -92,9 +92,10 @@ def lrp(
     Denominators get epsilon times their sign. Activations hand down what they get, max pooling to
     its maximum, and sums, means and scalings by the share of each term in the result. Relevance
     starts as the score (the logit, if the last operation is softmax or sigmoid). Biases keep their
-    share, so the map sums to the score only without biases; biases=False leaves them out of all
-    denominators. Batch norm is first folded into the convolution before it, in a copy. alpha - beta
-    must be 1. Units: score.
+    share, so the map sums to the score only without biases (and, where beta > 0, only if every
+    unit has terms of both signs); biases=False leaves them out of all denominators. Batch norm is
+    first folded into the convolution before it, in a copy. alpha - beta must be 1. Units: score.
+    Memory: all activations of batch_size pictures.
 
     >>> tl.lrp(model, x, 285, rule="composite", bounds=model.bounds)
     """
@@ -113,6 +114,8 @@ def lrp(
     checks.model(model)
     x = checks.pictures(x)
     box = None if bounds is None else checks.inside(x, bounds)
+    if box and max(map(len, box)) > 1:
+        raise ValueError("bounds: expected one range for all pictures, first dimension 1")
     if isinstance(model, nn.Module) and any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
         model = prepare(model, x[:1])
 
@@ -153,9 +156,12 @@ def _deconvolved(tape: Tape, step: Step, up: Tensor) -> list[Tensor]:
 
 def _rectifies(step: Step) -> bool:
     """Whether a step is max(0, z), or that with an upper limit."""
-    low = 0 if step.name in ("relu", "relu6") else step.fixed(1)
-    clamps = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "threshold")
-    return step.name in clamps and isinstance(low, int | float) and low == 0
+    if step.name == "maximum":
+        return len(step.inputs) == 1 and not step.constants()[0].any()
+    limits = [step.fixed(1), *([step.fixed(2)] if step.name == "threshold" else [])]
+    clamps = ("hardtanh", "clamp", "clamp_min", "threshold")
+    numbers = all(isinstance(v, int | float) and v == 0 for v in limits)
+    return step.name == "relu" or (step.name in clamps and numbers)
 
 
 class _Relevance:

@@ -27,8 +27,8 @@ SUMS = set(
 # Applied entry by entry.
 ACTIVATIONS = set(
     "_prelu_kernel abs celu clamp clamp_max clamp_min elu erf exp gelu hardsigmoid hardswish "
-    "hardtanh leaky_relu log log1p log_sigmoid_forward mish pow reciprocal relu relu6 rsqrt "
-    "sigmoid silu softplus sqrt square tanh threshold".split()
+    "hardtanh leaky_relu log log1p log_sigmoid_forward maximum minimum mish pow reciprocal relu "
+    "rsqrt sigmoid silu softplus sqrt square tanh threshold".split()
 )
 DENSE = {"addmm", "mm", "bmm"}
 

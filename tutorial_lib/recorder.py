@@ -99,7 +99,7 @@ class _Recorder(TorchDispatchMode):
         return out
 
     def _note(self, op, name: str, args: tuple, kwargs: dict, out: object) -> None:
-        """A step for each floating-point tensor that the operation made."""
+        """A step for each tensor that the operation made."""
         inputs: list[int] = []
         slotted = _slotted((args, kwargs), self.number, inputs)
         running, module, where = tuple(self.running), self._module(), self._where()

@@ -111,7 +111,12 @@ def walk_back(
 
 def gradient(tape: Tape, step: Step, up: Tensor) -> list[Tensor]:
     """The step's own rule: its vector-Jacobian products at the values on the tape."""
-    return pulled(step, tape.of(step), up)
+    try:
+        return pulled(step, tape.of(step), up)
+    except RuntimeError as error:
+        if "not implemented" in str(error):
+            raise no_rule("PyTorch's gradient", step) from error
+        raise
 
 
 def pulled(call: Callable[..., Tensor], values: list[Tensor], up: Tensor) -> list[Tensor | None]:
