@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tutorial_lib import checks, probes
 from tutorial_lib.engine import average
+from tutorial_lib.linear import DENSE
 from tutorial_lib.multipliers import Explanation, Multipliers
 
 RULES = ("rescale", "reveal_cancel", "genomics")
@@ -51,7 +52,8 @@ def deeplift(
         dense layers and "rescale" after convolutions.
     normalize: subtract the mean of the contributions to all classes (Sec. 3.6, for softmax).
     If the last operation is softmax, log_softmax or sigmoid, f is the logit before it.
-    Cost: about 2 gradients a picture for rescale, 4 for reveal_cancel. Memory: all activations of
+    Cost on a CPU: 1.5 to 3 gradients a picture for rescale, 3 to 8 for reveal_cancel, more where
+    layers are thin (tests/benchmarks/backward.py measures). Memory: all activations of
     the 2 forward passes of batch_size pictures, and as much again for reveal_cancel.
 
     Raises ValueError or TypeError that names the argument at fault; NotImplementedError that names
@@ -121,8 +123,9 @@ def _table(told: Explanation, i: int, up: Multipliers) -> pandas.DataFrame:
     places = itertools.product(*map(range, d.shape[1:]))
     rows.insert(0, "unit", [", ".join(map(str, place)) for place in places])
     rows.insert(0, "module", step.module if step else "")
-    rows.insert(0, "operation", step.name if step else "input")
-    return rows.set_axis([i] * len(rows)).rename_axis("step")
+    name = step.name if step else "input"
+    rows.insert(0, "operation", "dense" if name in DENSE else name)
+    return rows.set_axis([i] * len(rows))
 
 
 def _rules(model: Callable, rule: str | Mapping) -> dict[nn.Module | None, str]:

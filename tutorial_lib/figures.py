@@ -149,7 +149,7 @@ def network(columns: Sequence[Sequence[str]], weights: Sequence, titles: Sequenc
     >>> network([["i1", "i2"], ["o"]], [[[1, -1]]], ["input", "output"])
     """
     rows = max(map(len, columns))
-    fig, ax = plt.subplots(figsize=(7.4, 1.25 * rows + 0.6), layout="constrained", dpi=120)
+    fig, ax = plt.subplots(figsize=(6.0, 1.1 * rows + 0.4), layout="constrained", dpi=120)
     plt.close(fig)
     places = [
         [(k, -(j + (rows - len(column)) / 2)) for j in range(len(column))]
@@ -165,15 +165,15 @@ def network(columns: Sequence[Sequence[str]], weights: Sequence, titles: Sequenc
         for spot, text in zip(spots, texts, strict=True):
             ax.text(*spot, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
     for k, title in enumerate(titles):
-        ax.text(k, 0.62, title, ha="center", fontsize=10)
-    ax.set(xlim=(-0.45, len(columns) - 0.55), ylim=(-rows + 0.4, 0.85))
+        ax.text(k, 0.5, title, ha="center", fontsize=10)
+    ax.set(xlim=(-0.45, len(columns) - 0.55), ylim=(-rows + 0.55, 0.7))
     ax.axis("off")
     return fig
 
 
 def _arrow(ax, start: tuple, end: tuple, weight: float) -> None:
     colour, style = (COLOURS[0], "-") if weight > 0 else (COLOURS[1], "--")
-    look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 34, "shrinkB": 34}
+    look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 40, "shrinkB": 40}
     ax.annotate("", xy=end, xytext=start, arrowprops=look)
     x, y = (a + 0.5 * (b - a) for a, b in zip(start, end, strict=True))
     label = {"facecolor": "white", "edgecolor": "none", "pad": 1}
