@@ -538,3 +538,39 @@ def test_an_operation_without_rule_is_refused_by_its_name_and_place(operation):
     assert f"operation {operation} at test_backward.py:{line}" in str(error.value)
     assert str(error.value).startswith("model: LRP")
     tl.guided_backprop(NO_RULE[operation], pictures(), TARGET)  # it has a gradient
+
+
+# --- What stands behind a layer ---
+
+
+def behind(kind: str) -> nn.Module:
+    """Dense layers with batch norm behind them, as modules or as a plain function."""
+    torch.manual_seed(3)
+    dense, norm, last = nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)
+    for v in (norm.weight, norm.bias, norm.running_mean):
+        v.data.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    net = nn.Sequential(dense, norm, nn.ReLU(), last).double().eval().requires_grad_(False)
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight, shift = dense.weight * scale[:, None], (dense.bias - norm.running_mean) * scale
+    if kind == "folded":
+        return lambda x: last((x @ weight.T + (shift + norm.bias)).relu())
+    return net if kind == "module" else lambda x: net(x)
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "alpha_beta", "composite"])
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("kind", ["module", "function"])
+def test_a_batch_norm_behind_a_dense_layer_is_part_of_it_however_the_model_is_given(
+    kind, biases, rule
+):
+    x = normal(2, 6)
+    wanted = tl.lrp(behind("folded"), x, 1, rule=rule, biases=biases)
+    assert close(tl.lrp(behind(kind), x, 1, rule=rule, biases=biases), wanted)
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "alpha_beta"])
+def test_a_constant_added_behind_a_product_is_the_bias_of_a_layer(rule):
+    layer, x = nn.Linear(6, 3).double().requires_grad_(False).eval(), normal(2, 6)
+    spelled = tl.lrp(lambda z: z @ layer.weight.T + layer.bias, x, 1, rule=rule)
+    assert close(spelled, tl.lrp(layer, x, 1, rule=rule))

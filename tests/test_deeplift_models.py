@@ -388,3 +388,37 @@ def test_the_sums_hold_on_a_trained_network():
         maps[rule] = tl.deeplift(model, x, target, rule=rule)
         assert gap(model, maps[rule], x, torch.zeros_like(x), target) < allowed, rule
     assert float((maps["rescale"] - maps["reveal_cancel"]).norm()) > 0.01
+
+
+def test_reveal_cancel_keeps_its_values_in_float32():
+    # Where a part is empty but for rounding its quotient is noise, though the sum stays right.
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+    lite = tl.load_model("efficientnet_lite0", device="cpu")
+    x, small = lite.preprocess(tl.load_image("coffee"))[..., 64:160, 64:160], torch.rand(3, 8)
+    for model, at, target in ((lite, x, 967), (dense.eval(), small, 3)):
+        wide = deepcopy(model).double()
+        exact = tl.deeplift(wide, at.double(), target, rule="reveal_cancel")
+        ours = tl.deeplift(model, at, target, rule="reveal_cancel").double()
+        assert float((ours - exact).norm() / exact.norm()) < 1e-3
+
+
+def test_a_rule_for_a_module_without_an_activation_is_refused():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with pytest.raises(ValueError, match=r"^rule: no activation runs inside"):
+        tl.deeplift(net, torch.rand(2, 4), 0, rule={"0": "reveal_cancel"})
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda z: torch.cat([z[:, :3], torch.full((len(z), 1), float(z.max()))], 1),
+        lambda z: F.pad(z, (0, 1), value=float(z.max())),
+        lambda z: z.roll(int(z.sum()), 1),
+        lambda z: z.sum(1, keepdim=True).long().float() * z,
+    ],
+)
+def test_constants_that_the_values_make_are_refused(step):
+    x = 3 * torch.rand(2, 4)
+    with pytest.raises((ValueError, NotImplementedError), match=r"^model: "):
+        tl.deeplift(lambda z: step(z).relu(), x, 0, baseline=torch.rand(1, 4))

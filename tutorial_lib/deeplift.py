@@ -49,7 +49,7 @@ def deeplift(
     baseline: b, a number or a tensor broadcastable to x (one, or one for each picture).
     rule: for all activations, or {module or its dotted name: rule}: activations inside the nearest
         named module follow its rule, all others "rescale". "genomics" is "reveal_cancel" after
-        dense layers and "rescale" after convolutions.
+        dense layers and "rescale" after convolutions (after a sum, what its first term follows).
     normalize: subtract the mean of the contributions to all classes (Sec. 3.6, for softmax).
     If the last operation is softmax, log_softmax or sigmoid, f is the logit before it.
     Cost on a CPU: 1.5 to 3 gradients a picture for rescale, 3 to 8 for reveal_cancel, more where

@@ -6,7 +6,7 @@ need the coefficients in the open; this file finds them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ SUMS = set(
     "_adaptive_avg_pool2d _adaptive_avg_pool3d avg_pool2d avg_pool3d mean sum upsample_bilinear2d "
     "upsample_nearest2d".split()
 )
+SHAPES = {"_unsafe_view", "expand", "repeat", "view"}  # selections with sizes among their arguments
 # Applied entry by entry.
 ACTIVATIONS = set(
     "_prelu_kernel abs celu clamp clamp_max clamp_min elu erf exp gelu hardsigmoid hardswish "
@@ -31,6 +32,9 @@ ACTIVATIONS = set(
     "rsqrt sigmoid silu softplus sqrt square tanh threshold".split()
 )
 DENSE = {"addmm", "mm", "bmm"}
+BATCH_NORMS = set(
+    "_native_batch_norm_legit cudnn_batch_norm miopen_batch_norm native_batch_norm".split()
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,23 @@ class Linear:
 
 def linear(step: Step) -> Linear | None:
     """The linear operation in a step, or None where it is no linear one."""
+    if step.name == "_to_copy" and not step.args[1].get("dtype", torch.float32).is_floating_point:
+        return None  # rounding
     if step.name in SELECTIONS | SUMS:
         return _passing(step)
     return RULES[step.name](step) if step.name in RULES else None
+
+
+def followed(way: Linear, step: Step, norm: Step) -> Linear | None:
+    """A dense layer or convolution with the batch norm (or added constant) behind it, as one."""
+    if norm.name == "add":
+        return way if len(norm.inputs) == 1 and not norm.args[1] else None
+    scaling, (weight,) = linear(norm), way.coefficients
+    if scaling is None or (step.name == "convolution" and step.fixed(6)):  # transposed
+        return None
+    (scale,) = scaling.coefficients
+    shape = [-1, *[1] * (weight.ndim - 1)] if step.name == "convolution" else [1, -1]
+    return replace(way, coefficients=((weight * scale.view(shape)).to(weight.dtype),))
 
 
 def bias(step: Step, values: list[Tensor]) -> Tensor:
@@ -174,8 +192,5 @@ RULES: dict[str, Callable[[Step], Linear | None]] = {
     "div": _scaled,
     "neg": _scaled,
     **dict.fromkeys(DENSE, _product),
-    **dict.fromkeys(
-        ("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "miopen_batch_norm"),
-        _batch_norm,
-    ),
+    **dict.fromkeys(BATCH_NORMS, _batch_norm),
 }

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutorial_lib.linear import ACTIVATIONS, DENSE, SELECTIONS, Linear, linear
+from tutorial_lib.linear import ACTIVATIONS, DENSE, SHAPES, Linear, linear
 from tutorial_lib.recorder import record
 from tutorial_lib.tape import Step, leaves, no_rule, one_hot, pulled, walk_back
 
@@ -61,6 +61,9 @@ class Explanation:
         self.maker = {step.output: step for step in self.at.steps}
         self.target, self.normalize, self.rules = target, normalize, rules
         self.ways = {step.output: self._way(step) for step in self.at.steps}
+        ran = {m for step in self._activations() for m in step.modules}
+        if idle := [m for m in rules if m is not None and m not in ran]:
+            raise ValueError(f"rule: no activation runs inside {idle[0]}, so no rule applies to it")
         self.factors: dict[int, tuple[Tensor, Tensor]] = {}
         self.sizes: dict[int, Tensor] = {}
         if parts or any(self.rule(s) == "reveal_cancel" for s in self._activations()):
@@ -146,7 +149,8 @@ class Explanation:
         plus = (size + d).div_(2)
         minus = d - plus
         size_y = step(z0 + plus) - step(z0 + minus)
-        least = size * (8 * torch.finfo(d.dtype).eps) + NEAR / 2  # a part of 0 may be rounded
+        rounding = 8 * torch.finfo(d.dtype).eps * (size + self.at.values[i].abs() + z0.abs())
+        least = rounding + NEAR / 2  # below it a part counts as empty
         factors = []
         for part, other, dy_part in ((plus, minus, dy + size_y), (minus, plus, dy - size_y)):
             factor = dy_part.div_(part).div_(2)
@@ -208,7 +212,7 @@ def _same(one: Step, other: Step) -> bool:
     """Whether two steps are the same operation on the same values, with equal constants."""
     if (one.name, one.inputs, one.output) != (other.name, other.inputs, other.output):
         return False
-    if one.name in SELECTIONS:  # sizes may hold the number of rows
+    if one.name in SHAPES:  # sizes may hold the number of rows
         return True
     ours, theirs = list(leaves(one.args)), list(leaves(other.args))
     return len(ours) == len(theirs) and all(map(_equal, ours, theirs))

@@ -54,10 +54,10 @@ class Step:
         """The tensors among its arguments that are no values."""
         return [a for a in leaves(self.args) if isinstance(a, Tensor)]
 
-    def fixed(self, place: int, default: object = None) -> object:
-        """An argument that is no value, by its place."""
+    def fixed(self, place: int) -> object:
+        """An argument that is no value, by its place; None where it is left out."""
         args = self.args[0]
-        return args[place] if place < len(args) else default
+        return args[place] if place < len(args) else None
 
 
 @dataclass
