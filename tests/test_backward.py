@@ -574,3 +574,12 @@ def test_a_constant_added_behind_a_product_is_the_bias_of_a_layer(rule):
     layer, x = nn.Linear(6, 3).double().requires_grad_(False).eval(), normal(2, 6)
     spelled = tl.lrp(lambda z: z @ layer.weight.T + layer.bias, x, 1, rule=rule)
     assert close(spelled, tl.lrp(layer, x, 1, rule=rule))
+
+
+@pytest.mark.parametrize("method", [tl.lrp, tl.guided_backprop, tl.deconvnet])
+def test_a_device_gives_the_same_map(device, method):
+    torch.manual_seed(0)
+    net, x = torchvision.models.resnet18().double().eval(), normal(1, 3, 64, 64)
+    wanted = method(net, x, 3)
+    ours = method(net.to(device), x.to(device), 3)
+    assert ours.device.type == device and close(ours.cpu(), wanted, 1e-8)

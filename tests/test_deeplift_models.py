@@ -422,3 +422,14 @@ def test_constants_that_the_values_make_are_refused(step):
     x = 3 * torch.rand(2, 4)
     with pytest.raises((ValueError, NotImplementedError), match=r"^model: "):
         tl.deeplift(lambda z: step(z).relu(), x, 0, baseline=torch.rand(1, 4))
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_a_device_gives_the_same_map(device, rule):
+    torch.manual_seed(0)
+    net = torchvision.models.resnet18().double().eval()
+    x = normal(2, 3, 64, 64)
+    wanted = tl.deeplift(net, x, 3, rule=rule, baseline=0.1)
+    ours = tl.deeplift(net.to(device), x.to(device), 3, rule=rule, baseline=0.1)
+    assert ours.device.type == device
+    assert float((ours.cpu() - wanted).norm() / wanted.norm()) < 1e-8

@@ -39,3 +39,21 @@ def test_perturbation_draws_the_first_curve_only_up_to_its_step():
     shown = {line.get_label(): line.get_ydata().tolist() for line in right.lines}
     assert shown["map"] == [1.0, 0.7] and shown["random"] == [1.0, 0.9, 0.8]
     assert right.lines[1].get_xydata().tolist() == [[1, 0.7]]
+
+
+def test_network_draws_every_weight_but_zero_and_dashes_negative_ones():
+    fig = figures.network([["a", "b"], ["o"]], [[[2, 0]]], ["in", "out"])
+    texts = [t.get_text() for t in fig.axes[0].texts if t.get_text()]
+    assert {"a", "b", "o", "in", "out", "+2"} == set(texts)
+    arrow = figures.network([["a"], ["o"]], [[[-1]]], ["in", "out"]).axes[0].texts[0].arrow_patch
+    assert arrow.get_linestyle() == "--"
+
+
+def test_chord_runs_from_the_reference_to_the_point_and_marks_every_contribution():
+    fig = figures.chord([0, 1, 2], [0, 0, 3], {"chord": [0, 0, 3], "other": [0, 1, 6]}, 2, 5.0)
+    left, right = fig.axes
+    drawn = {line.get_label(): line for line in left.lines}
+    assert drawn["chord"].get_xydata().tolist() == [[0, 0], [2, 3]]
+    assert drawn["tangent"].get_slope() == 5.0 and drawn["tangent"].get_xy1() == (2.0, 3.0)
+    marks = [line.get_xydata().tolist() for line in right.lines if len(line.get_xydata()) == 1]
+    assert marks == [[[2, 3]], [[2, 6]]]

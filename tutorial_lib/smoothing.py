@@ -3,7 +3,7 @@
 Every function has the form of `attribution.py`, and the same arguments and errors. Beside them:
 
 method: M, the method that is smoothed, any attribution function of this form; further keywords go
-    to it. The package's methods draw fresh inner noise at each noisy copy, and all their probes
+    to it. The averaging methods draw fresh inner noise at each noisy copy, and all their probes
     share forward passes. Another M is called on noisy copies of any pictures of x, up to
     batch_size at once, with their targets; it should be deterministic.
     Where M takes a keyword that the smoothing takes too, give it as functools.partial(M, ...).
