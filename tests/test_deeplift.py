@@ -347,3 +347,26 @@ def test_bad_input_is_refused_by_an_error_that_names_the_argument(case):
     model, x, target = (arguments.pop(key) for key in ("model", "x", "target"))
     with pytest.raises((ValueError, TypeError, NotImplementedError), match=rf"(^|\W){name}\W"):
         tl.deeplift(model, x, target, **arguments)
+
+
+# --- Three small rules ---
+
+
+def test_a_difference_below_the_threshold_gets_the_slope_at_the_reference():
+    kink = torch.tensor([[5e-8, -5e-8, 2e-7]], dtype=torch.float64)
+    found = tl.deeplift(lambda x: x.relu().sum(1, keepdim=True), kink, 0)
+    assert found.tolist() == [[0, 0, 2e-7]]  # relu'(0) = 0, though the chord has slope 1
+
+
+def test_a_product_gives_each_factor_half_of_both_orders():
+    x, b = torch.tensor([[3.0, 2.0]]).double(), torch.ones(1, 2).double()
+    for rule in ("rescale", "reveal_cancel"):
+        found = tl.deeplift(lambda z: z[:, :1] * z[:, 1:], x, 0, baseline=b, rule=rule)
+        assert torch.allclose(found, torch.tensor([[2 * 1.5, 1 * 2.0]]).double()), rule
+
+
+def test_normalize_subtracts_the_mean_over_classes():
+    weight = normal(3, 4, seed=5)
+    x = normal(2, 4, seed=6)
+    found = tl.deeplift(lambda z: z @ weight.T, x, 1, normalize=True)
+    assert torch.allclose(found, x * (weight[1] - weight.mean(0)))
