@@ -576,6 +576,14 @@ def test_a_constant_added_behind_a_product_is_the_bias_of_a_layer(rule):
     assert close(spelled, tl.lrp(layer, x, 1, rule=rule))
 
 
+def test_a_constant_that_widens_the_values_is_no_part_of_the_layer():
+    weight, wide = normal(6, 1), torch.arange(1.0, 4, dtype=torch.float64)
+    x = normal(2, 6, seed=1)
+    found = tl.lrp(lambda z: z @ weight + wide, x, 1)
+    whole = x @ weight + wide[1]
+    assert close(found, x * weight.T, 1e-5) and float(whole.abs().min()) > 0.1
+
+
 @pytest.mark.parametrize("method", [tl.lrp, tl.guided_backprop, tl.deconvnet])
 def test_a_device_gives_the_same_map(device, method):
     torch.manual_seed(0)

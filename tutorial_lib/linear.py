@@ -82,10 +82,12 @@ def followed(way: Linear, step: Step, norm: Step) -> Linear | None:
     if norm.name == "add":
         return way if len(norm.inputs) == 1 and not norm.args[1] else None
     scaling, (weight,) = linear(norm), way.coefficients
-    if scaling is None or (step.name == "convolution" and step.fixed(6)):  # transposed
+    convolves, transposed = step.name == "convolution", step.fixed(6) is True
+    by_columns = step.name in ("addmm", "mm") and isinstance(step.args[0][-2], Slot)
+    if scaling is None or transposed or not (convolves or by_columns):
         return None
     (scale,) = scaling.coefficients
-    shape = [-1, *[1] * (weight.ndim - 1)] if step.name == "convolution" else [1, -1]
+    shape = [-1, *[1] * (weight.ndim - 1)] if convolves else [1, -1]
     return replace(way, coefficients=((weight * scale.view(shape)).to(weight.dtype),))
 
 

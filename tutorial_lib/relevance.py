@@ -67,13 +67,13 @@ class Relevance:
         for step in self.tape.steps:
             for i in step.inputs:
                 readers.setdefault(i, []).append(step)
-        layers = {}
+        layers, values = {}, self.tape.values
         for step in self.tape.steps:
             way, behind, last = linear(step), [], step.output
             while way and way.mixes and len(readers.get(last, [])) == 1:
                 (norm,) = readers[last]
                 both = followed(way, step, norm) if norm.name in BATCH_NORMS | {"add"} else None
-                if both is None:
+                if both is None or values[norm.output].shape != values[last].shape:
                     break
                 way, last = both, norm.output
                 behind.append(norm)
