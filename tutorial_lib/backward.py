@@ -107,8 +107,7 @@ def lrp(
     for name, value in (("gamma", gamma), ("bounds", bounds)):
         if value is not None and rule != "composite":
             raise ValueError(f"{name}: only rule='composite' uses it, and rule is {rule!r}")
-    if not isinstance(biases, bool):
-        raise TypeError(f"biases: expected True or False, got {biases!r}")
+    checks.flag("biases", biases)
     checks.model(model)
     x = checks.pictures(x)
     box = None if bounds is None else checks.inside(x, bounds)

@@ -155,6 +155,12 @@ def choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(accepted)}, got {value!r}")
 
 
+def flag(name: str, value: bool) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
 def sigma(value: float | Tensor, x: Tensor) -> float | Tensor:
     """A standard deviation, in the units of x: finite and not negative; a number or per entry."""
     tensor = broadcastable("sigma", value, x)

@@ -64,8 +64,7 @@ def deeplift(
     tensor([[0.5000, 0.5000]])
     """
     rules = _rules(model, rule)
-    if not isinstance(normalize, bool):
-        raise TypeError(f"normalize: expected True or False, got {normalize!r}")
+    checks.flag("normalize", normalize)
 
     def slope(network: Callable, pairs: Tensor, labels: Tensor) -> Tensor:
         return Explanation(network, *pairs.unbind(1), labels, rules, normalize).multipliers()
@@ -97,6 +96,7 @@ def deeplift_trace(
         raise ValueError(f"x: expected one picture, shape (1, ...), got {tuple(x.shape)}")
     target = checks.target(target, x)
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
+    checks.flag("normalize", normalize)
     with torch.inference_mode(False), torch.no_grad():
         told = Explanation(model, x, start, target, _rules(model, rule), normalize, parts=True)
         units = sum(v.numel() for v in told.at.values.values())

@@ -64,7 +64,7 @@ class Explanation:
         ran = {m for step in self._activations() for m in step.modules}
         if idle := [m for m in rules if m is not None and m not in ran]:
             raise ValueError(f"rule: no activation runs inside {idle[0]}, so no rule applies to it")
-        self.factors: dict[int, tuple[Tensor, Tensor]] = {}
+        self.factors: dict[int, tuple[Tensor, Tensor | None]] = {}
         self.sizes: dict[int, Tensor] = {}
         if parts or any(self.rule(s) == "reveal_cancel" for s in self._activations()):
             self._walk_forward()
@@ -103,10 +103,9 @@ class Explanation:
 
     def _activation_back(self, step: Step, up: Multipliers) -> Multipliers:
         """m+ and m- times the factors of y = g(z): D_y+ / D_z+ and D_y- / D_z-."""
-        if step.output not in self.factors:  # rescale: one factor for both
-            factor = self._rescale(step)
-            return Multipliers(up.mu * factor, None if up.delta is None else up.delta * factor)
-        plus, minus = self.factors[step.output]
+        plus, minus = self.factors.get(step.output) or (self._rescale(step), None)
+        if minus is None:  # rescale: one factor for both
+            return Multipliers(up.mu * plus, None if up.delta is None else up.delta * plus)
         mu, delta = (plus + minus).div_(2), (plus - minus).div_(2)
         if up.delta is None:
             return Multipliers(mu.mul_(up.mu), delta.mul_(up.mu))
@@ -115,7 +114,7 @@ class Explanation:
         )
 
     def _walk_forward(self) -> None:
-        """S of every value, and the factors of the activations with RevealCancel."""
+        """S of every value, and the factors of the activations."""
         self.sizes[0] = self.difference(0).abs()
         for step in self.at.steps:
             way, sizes = self.ways[step.output], [self.sizes[i] for i in step.inputs]
@@ -126,7 +125,9 @@ class Explanation:
             elif self.rule(step) == "reveal_cancel":
                 self.sizes[step.output] = self._reveal_cancel(step, *sizes)
             else:
-                self.sizes[step.output] = self._rescale(step) * sizes[0]
+                factor = self._rescale(step)
+                self.factors[step.output] = factor, None
+                self.sizes[step.output] = factor * sizes[0]
 
     def _rescale(self, step: Step) -> Tensor:
         """D_y / D_z of an activation y = g(z), or the slope g'(z0) where D_z is almost 0."""

@@ -27,13 +27,14 @@ class Relevance:
     def __init__(self, tape: Tape, rule: str, epsilon, alpha, beta, gamma, box, biases):
         self.tape, self.rule, self.epsilon, self.biases = tape, rule, epsilon, biases
         self.alpha, self.beta, self.gamma, self.box = alpha, beta, gamma, box
+        self.ways = {step.output: linear(step) for step in tape.steps}
         self.early = self._before_layers()
         self.layers = self._layers()
         self.folded = {step.output for _, behind in self.layers.values() for step in behind}
 
     def __call__(self, step: Step, up: Tensor) -> list[Tensor]:
         """The relevance of each value that the step reads."""
-        way, values = linear(step), self.tape.of(step)
+        way, values = self.ways[step.output], self.tape.of(step)
         if step.output in self.folded:  # the layer before it shares out
             return [up]
         if step.name in SELECTIONS and way:
@@ -45,19 +46,19 @@ class Relevance:
         if way is None:
             raise no_rule("LRP", step)
         if not way.mixes:
-            z = self.tape.values[step.output] if self.biases else way.part()(*values)
-            return self._epsilon(way, values, z, up)
-        way, behind = self.layers[step.output]
-        return [self._layer(step, way, values[0], self._constant(step, behind), up)]
+            return self._epsilon(way, values, step.output, up)
+        return [self._layer(step, values[0], up)]
 
-    def _layer(self, step: Step, way: Linear, a: Tensor, constant: Tensor, up: Tensor) -> Tensor:
+    def _layer(self, step: Step, a: Tensor, up: Tensor) -> Tensor:
         """A dense layer or convolution: the rule for its kind and place."""
-        first, dense = step.inputs[0] in self.early, step.name != "convolution"
-        if self.rule == "composite" and first:
+        way, behind = self.layers[step.output]
+        composite, dense = self.rule == "composite", step.name != "convolution"
+        if composite and step.inputs[0] in self.early:
             return self._box(step, way, a, up) if self.box else self._flat(way, a, up)
-        if self.rule == "epsilon" or (self.rule == "composite" and dense):
-            return self._epsilon(way, [a], way.part()(a) + constant, up)[0]
-        if self.rule == "composite" and self.gamma is not None:
+        if self.rule == "epsilon" or (composite and dense):
+            return self._epsilon(way, [a], [step, *behind][-1].output, up)[0]
+        constant = self._constant(step, behind)
+        if composite and self.gamma is not None:
             return self._gamma(way, a, constant, up)
         return self._alpha_beta(way, a, constant, up)
 
@@ -69,7 +70,7 @@ class Relevance:
                 readers.setdefault(i, []).append(step)
         layers, values = {}, self.tape.values
         for step in self.tape.steps:
-            way, behind, last = linear(step), [], step.output
+            way, behind, last = self.ways[step.output], [], step.output
             while way and way.mixes and len(readers.get(last, [])) == 1:
                 (norm,) = readers[last]
                 both = followed(way, step, norm) if norm.name in BATCH_NORMS | {"add"} else None
@@ -92,8 +93,8 @@ class Relevance:
         """up / whole, with epsilon away from 0."""
         return up / (whole + torch.full_like(whole, self.epsilon).copysign(whole))
 
-    def _epsilon(self, way: Linear, values: list[Tensor], z: Tensor, up: Tensor) -> list[Tensor]:
-        share = self._share(up, z)
+    def _epsilon(self, way: Linear, values: list[Tensor], z: int, up: Tensor) -> list[Tensor]:
+        share = self._share(up, self.tape.values[z] if self.biases else way.part()(*values))
         return [v * s for v, s in zip(values, way.back(values, share), strict=True)]
 
     def _alpha_beta(self, way: Linear, a: Tensor, constant: Tensor, up: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ class Relevance:
         """The values that are made of the input without a dense layer or convolution."""
         early = {0}
         for step in self.tape.steps:
-            way = linear(step)
+            way = self.ways[step.output]
             if way and not way.mixes and early.issuperset(step.inputs):
                 early.add(step.output)
         return early
