@@ -4,6 +4,7 @@ Start with `attribution.py` and `smoothing.py`, then `probes.py` and `engine.py`
 """
 
 from tutorial_lib import (
+    cam,
     data,
     engine,
     figures,
@@ -24,6 +25,7 @@ from tutorial_lib.attribution import (
     smooth_taylor,
 )
 from tutorial_lib.backward import deconvnet, guided_backprop, lrp
+from tutorial_lib.cam import grad_cam, guided_grad_cam
 from tutorial_lib.data import list_images, load_image
 from tutorial_lib.deeplift import deeplift, deeplift_trace
 from tutorial_lib.maps import heatmap, saliency_map
@@ -45,6 +47,7 @@ __all__ = [
     "adaptgrad",
     "adaptive_noise",
     "adaptive_sigma",
+    "cam",
     "correlation",
     "data",
     "deconvnet",
@@ -53,9 +56,11 @@ __all__ = [
     "engine",
     "figures",
     "fusiongrad",
+    "grad_cam",
     "gradient",
     "gradient_x_input",
     "guided_backprop",
+    "guided_grad_cam",
     "heatmap",
     "inherent_noise",
     "integrated_gradients",
