@@ -19,9 +19,8 @@ from tests.closed_forms import normal
 X, TARGET = normal(5, 3, 13, 16), torch.tensor([2, 0, 1, 1, 2])
 BOTH = [tl.grad_cam, tl.guided_grad_cam]
 TAIL = nn.AdaptiveAvgPool2d(1), nn.Flatten()
-bug = lambda what: pytest.mark.xfail(reason=f"cam.py: {what}", strict=True)  # noqa: E731
 how = pytest.mark.parametrize("upsample", ["bilinear", "receptive_field"])
-CONTEXTS = [nullcontext, torch.no_grad, pytest.param(torch.inference_mode, marks=bug("fails"))]
+CONTEXTS = [nullcontext, torch.no_grad, torch.inference_mode]
 KNOWN = [
     ("resnet18", "layer4", 0, 32),
     ("vgg16", "features.29", 7.5, 16),
@@ -70,6 +69,10 @@ OTHERS = [
     (nn.Upsample(scale_factor=2), "upsample_nearest2d"),
     (nn.ConvTranspose2d(3, 3, 2, stride=2), "convolution"),
     (Call(lambda z: z[:, :, ::2]), "slice"),
+    (Call(lambda z: z.flip(3)), "flip"),
+    (Call(lambda z: z.roll(1, 2)), "roll"),
+    (Call(lambda z: z[..., :13].transpose(2, 3)), "slice"),
+    (Call(lambda z: z[..., :13].permute(0, 3, 1, 2)[:, :3]), "slice"),
 ]
 
 
@@ -134,7 +137,6 @@ def test_model_and_x_stay_and_gradients_may_be_switched_off(method, frozen, cont
     assert all(map(torch.equal, net.state_dict().values(), convnet().state_dict().values()))
 
 
-@bug("a model that writes into its input writes into the caller's x")
 @pytest.mark.parametrize("layer", ["1", "unknown"])
 def test_a_model_that_writes_into_its_input_leaves_x_alone(layer):
     x = X.clone()
@@ -193,7 +195,7 @@ def test_a_centre_is_the_middle_of_what_a_cell_looks_at(layers):
     net = nn.Sequential(*[layer for layer, _ in layers], nn.Flatten()).double().eval()
     linear = nn.Sequential(*[like for _, like in layers]).double()
     x = torch.ones(1, 1, 230, 260, dtype=torch.float64, requires_grad=True)
-    places, out = tl.cam.centres(net, x, str(len(layers) - 1)), linear(x)[0, 0]
+    places, out = tl.receptive.centres(net, x, str(len(layers) - 1)), linear(x)[0, 0]
     assert len(net(x)[0]) == out.numel()
     for one in (0, 1):
         cell = [n // 2 + one for n in out.shape]
@@ -210,7 +212,7 @@ def test_known_networks_have_centres_where_strides_and_padding_put_them(name, la
     lite = name == "efficientnet_lite0"  # its padding depends on the size
     net = tl.load_model(device="cpu") if lite else getattr(torchvision.models, name)(**slow).eval()
     x = torch.zeros(1, 3, *(224, 224) if lite else (75, 75))
-    assert tl.cam.centres(net, x, layer) == ((start, step), (start, step))
+    assert tl.receptive.centres(net, x, layer) == ((start, step), (start, step))
 
 
 def test_a_cell_is_drawn_at_its_centre_with_lines_between_and_a_constant_beyond():
@@ -242,9 +244,32 @@ def test_a_map_of_one_cell_has_its_value_everywhere(upsample):
 @pytest.mark.parametrize("module, name", OTHERS)
 def test_an_operation_that_moves_cells_in_another_way_is_named_and_not_guessed(module, name):
     net = nn.Sequential(module, nn.Conv2d(3, 4, 3), *TAIL).double().eval()
-    with pytest.raises(NotImplementedError, match=f"operation {name} at 0"):
+    with pytest.raises(NotImplementedError, match=f"model: {name} at 0"):
         tl.grad_cam(net, X, 0, layer="1", upsample="receptive_field")
     assert tl.grad_cam(net, X, 0, layer="1").shape == (5, 13, 16)
+
+
+STAY = {
+    "a factor for each channel": lambda z: z * z.mean((2, 3), keepdim=True).sigmoid(),
+    "channels taken apart": lambda z: torch.stack([z[:, 0], z[:, 2], z[:, 1]], 1),
+    "channels shuffled": lambda z: z.unflatten(1, (3, 1)).transpose(1, 2).flatten(1, 2),
+    "channels permuted twice": lambda z: z.permute(1, 0, 2, 3).permute(1, 0, 2, 3),
+}
+
+
+@pytest.mark.parametrize("call", STAY.values(), ids=STAY)
+def test_what_happens_between_channels_moves_no_centre(call):
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, 2), Call(call), nn.Conv2d(3, 4, 3), *TAIL)
+    assert tl.receptive.centres(net.double().eval(), X, "2") == ((3, 2), (3, 2))
+
+
+@pytest.mark.parametrize(
+    "call", [lambda z: z.mT, lambda z: z.permute(0, 1, 3, 2), lambda z: z.flip(2)]
+)
+def test_a_square_map_that_is_turned_is_noticed(call):
+    net = nn.Sequential(Call(call), nn.Conv2d(3, 4, 3), *TAIL).double().eval()
+    with pytest.raises(NotImplementedError, match="at 0"):
+        tl.receptive.centres(net, X[..., :13], "1")
 
 
 # --- Peers ---
@@ -318,9 +343,9 @@ class Odd(nn.Module):
         return self.behind(self.head(self.flat(self.good(self.two(z)[0]))))
 
 
-ODD, GOOD = Odd().double().eval(), r"\. Layers that would do, one of each size: 'good' \(10 x 13\)"
+ODD, GOOD = Odd().double().eval(), r"\. Layers that return one map, .*'good' \(10 x 13\)"
 GUIDED = dict(method=tl.guided_grad_cam)
-CENTRES = dict(method=lambda model, x, target, layer: tl.cam.centres(model, x, layer))
+CENTRES = dict(method=lambda model, x, target, layer: tl.receptive.centres(model, x, layer))
 CASES = {
     "name misspelt": (dict(layer="bodi"), "layer: .*'bodi' .did you mean 'body'.*" + GOOD),
     "layer a number": (dict(layer=3), "layer: .*int"),
@@ -331,7 +356,7 @@ CASES = {
     "the model itself": (dict(layer=ODD), r"layer: 'Odd' returns \(1, 3\).*" + GOOD),
     "layer with two outputs": (dict(layer="two"), "layer: 'two' returns tuple.*" + GOOD),
     "layer beside the way": (dict(layer="side"), "layer: the scores do not depend on what 'side'"),
-    "layer of whole numbers": (dict(layer="whole"), "layer: "),
+    "layer of whole numbers": (dict(layer="whole"), "layer: 'whole' returns .*int64"),
     "a name in a function": (dict(model=lambda x: ODD(x)), "layer: .*nn.Module as model.*function"),
     "model in training mode": (dict(model=Odd().double()), "model: .*training mode"),
     "x without a batch": (dict(x=X[0]), r"x: .*\(B, C, H, W\)"),
@@ -344,8 +369,6 @@ CASES = {
     "batch_size 0": (dict(batch_size=0), "batch_size: "),
     "seed negative": (dict(seed=-1), "seed: "),
 }
-BUGS = {"layer of whole numbers": "a RuntimeError", "seed negative": "seed is not checked"}
-CASES = [pytest.param(*CASES[k], id=k, marks=[bug(BUGS[k])] if k in BUGS else []) for k in CASES]
 
 
 def unhooked(model):
@@ -355,7 +378,7 @@ def unhooked(model):
     return not any([*here, every._global_forward_hooks, every._global_forward_pre_hooks])
 
 
-@pytest.mark.parametrize("given, message", CASES)
+@pytest.mark.parametrize("given, message", CASES.values(), ids=CASES)
 def test_bad_input_is_refused_by_name_and_leaves_no_hook(given, message):
     arguments, before = dict(model=ODD, x=X[:1], target=0, layer="body") | given, ODD(X)
     with pytest.raises((ValueError, TypeError), match=message):
@@ -364,7 +387,7 @@ def test_bad_input_is_refused_by_name_and_leaves_no_hook(given, message):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("method", [*BOTH, tl.cam.centres])
+@pytest.mark.parametrize("method", [*BOTH, tl.receptive.centres])
 @pytest.mark.parametrize("layer", ["body", "unknown"])
 def test_a_call_that_breaks_off_leaves_no_hook(method, layer, error):
     def fail(scores):
@@ -373,11 +396,23 @@ def test_a_call_that_breaks_off_leaves_no_hook(method, layer, error):
     net = deepcopy(ODD)
     net.behind.call = fail
     with pytest.raises(error):
-        method(net, X, layer=layer, **({} if method is tl.cam.centres else dict(target=0)))
+        method(net, X, layer=layer, **({} if method is tl.receptive.centres else dict(target=0)))
     net.behind.call = ODD.behind.call
     assert unhooked(net) and torch.equal(net(X), ODD(X))
 
 
-@bug("of two names of one module only the first is known")
+def test_a_layer_that_the_model_runs_without_gradients_is_explained_too():
+    net = convnet()
+
+    class Frozen(nn.Module):
+        def forward(self, x):
+            with torch.no_grad():
+                z = net[:6](x)
+            return net[6:](z)
+
+    wanted = tl.grad_cam(net, X, TARGET, layer="5")
+    assert torch.equal(tl.grad_cam(Frozen().eval(), X, TARGET, layer=net[5]), wanted)
+
+
 def test_a_layer_can_be_called_by_any_of_its_names():
     assert tl.grad_cam(ODD, X, 0, layer="again").equal(tl.grad_cam(ODD, X, 0, layer="good"))

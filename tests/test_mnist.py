@@ -82,6 +82,50 @@ def test_training_learns_is_repeatable_and_leaves_random_numbers_alone():
 
 def test_bad_numbers_are_refused():
     images, labels = torch.rand(4, 1, 28, 28), torch.arange(4)
-    for name, given in (("epochs", dict(epochs=0)), ("seed", dict(seed=-1))):
+    for name, given in (
+        ("epochs", dict(epochs=0)),
+        ("seed", dict(seed=-1)),
+        ("noise", dict(noise=-1)),
+        ("penalty", dict(penalty=-1)),
+    ):
         with pytest.raises(ValueError, match=name):
             tl.mnist.train(images, labels, **given)
+
+
+def test_noise_is_drawn_afresh_for_every_batch_with_the_wanted_size():
+    images, seen = torch.zeros(64, 1, 28, 28), []
+
+    def watched():
+        net = tl.mnist.dense()
+        net.register_forward_hook(lambda net, inputs, output: seen.append(inputs[0].detach()))
+        return net
+
+    tl.mnist.train(images, torch.zeros(64).long(), network=watched, epochs=3, noise=0.3)
+    drawn = torch.cat(seen)
+    assert len(drawn) == 192 and float(drawn.std()) == pytest.approx(0.3, rel=0.02)
+    assert float(torch.corrcoef(drawn.flatten(1)).triu(1).abs().max()) < 0.25
+
+
+def test_the_penalty_is_the_mean_squared_gradient_of_each_loss():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 4)).double()
+    images, labels = torch.rand(5, 1, 3, 3).double(), torch.tensor([0, 1, 2, 3, 0])
+    scores = net(images)
+    off = scores.softmax(1) - torch.nn.functional.one_hot(labels, 4)  # d loss / d scores
+    wanted = torch.nn.functional.cross_entropy(scores, labels)
+    wanted = wanted + 0.7 * (off @ net[1].weight).square().sum(1).mean()
+    found = tl.mnist._loss(net, images, labels, 0.7)
+    assert torch.allclose(found, wanted)
+    assert torch.allclose(
+        torch.autograd.grad(found, net[1].weight)[0], torch.autograd.grad(wanted, net[1].weight)[0]
+    )
+
+
+def test_a_penalty_makes_gradients_smaller_and_other_networks_can_be_trained():
+    images, labels = (v[::8] for v in tl.load_mnist())
+    size = {}
+    for penalty in (0.0, 3.0):
+        how = dict(network=tl.mnist.convolutional, epochs=3, learning_rate=0.1, penalty=penalty)
+        net = tl.mnist.train(images, labels, **how)
+        size[penalty] = float(tl.gradient(net, images[:50], labels[:50]).norm())
+    assert size[3.0] < 0.8 * size[0.0]

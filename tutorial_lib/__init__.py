@@ -14,6 +14,7 @@ from tutorial_lib import (
     noise,
     plots,
     probes,
+    receptive,
     toy,
     widgets,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "noisegrad",
     "plots",
     "probes",
+    "receptive",
     "reliability",
     "saliency_map",
     "sample_until",

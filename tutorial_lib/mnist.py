@@ -75,8 +75,8 @@ def train(
     """A network trained by plain SGD, in eval mode and frozen: scores (N, 10) for images (N, ...).
 
     loss(W) = mean of l(x + noise * eps) + penalty * |grad_x l(x + noise * eps)|^2, with l the cross
-    entropy of one image and eps ~ N(0, I) drawn afresh (Bishop, 1995, Sec. 2; Drucker and Le Cun,
-    1992, Eq. 1).
+    entropy of one image and eps ~ N(0, I) drawn afresh (Bishop, 1995; Drucker and Le
+    Cun, 1992).
 
     network: a function that makes it, `dense` or `convolutional` for example. noise: a standard
         deviation in the units of the images. penalty: per squared unit of the loss's gradient.

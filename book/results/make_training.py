@@ -1,4 +1,4 @@
-"""Training with noise and with a gradient penalty: what it does to the maps of small MNIST networks.
+"""Training with noise or a gradient penalty: what it does to the maps of small MNIST networks.
 
     python book/results/make_training.py --seeds 5 --out book/results/training.csv
 
