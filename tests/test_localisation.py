@@ -62,6 +62,17 @@ def test_the_difference_of_classes_is_that_of_their_saliency_maps():
     assert float(same.abs().max()) == 0
 
 
+def test_maps_without_channels_are_compared_as_they_are():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 36, 4)).eval()
+    x = normal(1, 3, 6, 6).float()
+    maps = [tl.grad_cam(net, x, c, layer="0") for c in (0, 3)]
+    found = tl.metrics.class_difference(net, x, 0, 3, method=tl.grad_cam, layer="0")
+    assert torch.equal(found, tl.maps.normalize(maps[0]) - tl.maps.normalize(maps[1]))
+    quarters = x.expand(4, -1, -1, -1)[:, :, :3, :3]
+    game = dict(method=tl.grad_cam, layer="0")
+    assert tl.metrics.grid_pointing_game(net, quarters, torch.arange(4), **game).shape == (4,)
+
+
 @pytest.mark.parametrize(
     "name, call",
     [

@@ -114,7 +114,7 @@ def test_the_penalty_is_the_mean_squared_gradient_of_each_loss():
     off = scores.softmax(1) - torch.nn.functional.one_hot(labels, 4)  # d loss / d scores
     wanted = torch.nn.functional.cross_entropy(scores, labels)
     wanted = wanted + 0.7 * (off @ net[1].weight).square().sum(1).mean()
-    found = tl.mnist._loss(net, images, labels, 0.7)
+    found = tl.mnist.loss(net, images, labels, penalty=0.7)
     assert torch.allclose(found, wanted)
     assert torch.allclose(
         torch.autograd.grad(found, net[1].weight)[0], torch.autograd.grad(wanted, net[1].weight)[0]

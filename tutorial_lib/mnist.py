@@ -74,12 +74,10 @@ def train(
 ) -> nn.Module:
     """A network trained by plain SGD, in eval mode and frozen: scores (N, 10) for images (N, ...).
 
-    loss(W) = mean of l(x + noise * eps) + penalty * |grad_x l(x + noise * eps)|^2, with l the cross
-    entropy of one image and eps ~ N(0, I) drawn afresh (Bishop, 1995; Drucker and Le
-    Cun, 1992).
+    It minimizes `loss` at x + noise * eps, eps ~ N(0, I) drawn afresh for every image and epoch.
 
     network: a function that makes it, `dense` or `convolutional` for example. noise: a standard
-        deviation in the units of the images. penalty: per squared unit of the loss's gradient.
+        deviation in the units of the images (Bishop, 1995). penalty: as in `loss`.
 
     Three networks of Zhou et al. come from the defaults: trained on the digits; on their labels
     shuffled (for Consistency); on images + 1 (for Invariance).
@@ -100,18 +98,24 @@ def train(
             z, wanted = images[rows], labels[rows]
             if noise:
                 z = z + noise * torch.randn(z.shape, generator=rng).to(z)
-            loss = _loss(net, z, wanted, penalty)
+            total = loss(net, z, wanted, penalty=penalty)
             optimizer.zero_grad()
-            loss.backward()
+            total.backward()
             optimizer.step()
     return net.eval().requires_grad_(False)
 
 
-def _loss(net: nn.Module, z: Tensor, wanted: Tensor, penalty: float) -> Tensor:
-    """The cross entropy, plus the penalty on its gradient at the images."""
+def loss(net: nn.Module, z: Tensor, wanted: Tensor, *, penalty: float = 0.0) -> Tensor:
+    """Cross entropy with a penalty on its gradient, mean over images z (N, ...): a number.
+
+    mean of l(z) + penalty * |grad_z l(z)|^2, l the cross entropy of one image with its label
+    (Drucker and Le Cun, 1992, "double backpropagation").
+
+    >>> loss(net, images, labels, penalty=1.0).backward()
+    """
     if not penalty:
         return nn.functional.cross_entropy(net(z), wanted)
-    z = z.requires_grad_()
+    z = z.detach().requires_grad_()
     total = nn.functional.cross_entropy(net(z), wanted, reduction="sum")
     (slope,) = torch.autograd.grad(total, z, create_graph=True)
     return (total + penalty * slope.square().sum()) / len(z)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tutorial_lib import checks
-from tutorial_lib.maps import heatmap, saliency_map
+from tutorial_lib.maps import heatmap, normalize
 
 
 def tile(pictures: Tensor) -> Tensor:
@@ -60,7 +60,8 @@ def grid_pointing_game(
     The pictures, of different classes, are tiled into one; for each class the positive part of its
     heatmap is shared out among the cells, and the share in its own cell returned (Boehle et al.,
     2021, Sec. 4). Higher is better, 1 / G is chance. The truth is known only as far as the network
-    looks at its class in its own picture. targets: LongTensor (G,). Cost: G maps of the tiling.
+    looks at its class in its own picture. targets: LongTensor (G,). method: any attribution
+    function, tl.grad_cam too. Cost: G maps of the tiling.
 
     >>> grid_pointing_game(model, x, torch.tensor([967, 285, 1, 2]), method=tl.gradient_x_input)
     """
@@ -68,7 +69,7 @@ def grid_pointing_game(
     targets = checks.target(targets, pictures)
     side = math.isqrt(len(pictures))
     shares = [
-        share_in_cell(heatmap(method(model, tiled, int(c), **keywords)), k, side)
+        share_in_cell(_flat(method(model, tiled, int(c), **keywords)), k, side)
         for k, c in enumerate(targets.tolist())
     ]
     return torch.cat(shares)
@@ -86,9 +87,15 @@ def class_difference(
     """Where a method sees one class more than another: (B, C, H, W) -> (B, H, W) in [-1, 1].
 
     D = s_1 - s_2, the saliency maps of the two classes (Smilkov et al., 2017, Sec. 3.2, drawn blue
-    to red). 0 everywhere means that the map does not depend on the class. Cost: two maps.
+    to red). 0 everywhere means that the map does not depend on the class. method: any attribution
+    function, tl.grad_cam too. Cost: two maps.
 
     >>> class_difference(model, x, 285, 967, method=tl.smoothgrad, sigma=0.2)
     """
-    one, two = (saliency_map(method(model, x, c, **keywords)) for c in (first, second))
+    one, two = (normalize(_flat(method(model, x, c, **keywords))) for c in (first, second))
     return one - two
+
+
+def _flat(attribution: Tensor) -> Tensor:
+    """The heatmap (B, H, W) of an attribution; a map without channels, as Grad-CAM's, is one."""
+    return attribution if attribution.ndim == 3 else heatmap(attribution)
