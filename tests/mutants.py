@@ -261,9 +261,10 @@ MUTANTS = {
     ),
     "sign of the gap": ("metrics/axioms.py", "(scores - scores_start)", "(scores_start - scores)"),
     "alpha is a sum": ("cam.py", ".mean((2, 3), keepdim=True)", ".sum((2, 3), keepdim=True)"),
-    "each channel is cut alone": ("cam.py", ".sum(1).relu()", ".relu().sum(1)"),
+    "each channel is cut alone": ("cam.py", ".to(wide)).sum(1)", ".to(wide)).relu().sum(1)"),
     "one window for all pictures": ("cam.py", "* where[:, None]", "* where[:1, None]"),
     "the layer is overwritten": ("layers.py", "return outputs[-1].clone()", "return outputs[-1]"),
+    "infinite maps pass": ("cam.py", "    checks.result(cells)\n", ""),
     "the hook stays": ("layers.py", "finally:\n        handle.remove()", "finally:\n        pass"),
     "padding moves no centre": (
         "receptive.py",
@@ -278,7 +279,9 @@ MUTANTS = {
         "(pixels - start) / step",
         "(pixels - start - 1) / step",
     ),
-    "turned maps are followed": ("receptive.py", "[ndim - 2, ndim - 1]", "[0, 0]"),
+    "turned maps are followed": ("receptive.py", "% ndim < ndim - 2", "% ndim < ndim"),
+    "every operation is followed": ("receptive.py", "if same and _stays(tape, step)", "if same"),
+    "the first loss is blamed": ("receptive.py", "{lost[-1].name}", "{lost[0].name}"),
     "noise is drawn once": (
         "mnist.py",
         "generator=rng).to(z)",

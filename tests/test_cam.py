@@ -263,13 +263,43 @@ def test_what_happens_between_channels_moves_no_centre(call):
     assert tl.receptive.centres(net.double().eval(), X, "2") == ((3, 2), (3, 2))
 
 
-@pytest.mark.parametrize(
-    "call", [lambda z: z.mT, lambda z: z.permute(0, 1, 3, 2), lambda z: z.flip(2)]
-)
-def test_a_square_map_that_is_turned_is_noticed(call):
+def resampled(z):
+    zoom = torch.eye(2, 3).double()[None] * 0.5
+    grid = F.affine_grid(zoom, z[:1].shape, align_corners=False).expand(len(z), -1, -1, -1)
+    return F.grid_sample(z, grid, align_corners=False)
+
+
+WEIGHT = torch.ones(3, 3, 3, 3).double()
+TURNED = {
+    "transposed": lambda z: z.mT,
+    "permuted": lambda z: z.permute(0, 1, 3, 2),
+    "flipped": lambda z: z.flip(2),
+    "picked": lambda z: z.index_select(3, torch.arange(12, -1, -1)),
+    "sorted": lambda z: z.sort(3)[0],
+    "resampled": resampled,
+    "convolved with weights of its own": lambda z: F.conv2d(z, z.mean() * WEIGHT, padding=1),
+}
+
+
+@pytest.mark.parametrize("call", TURNED.values(), ids=TURNED)
+@pytest.mark.parametrize("layer", ["0", "1"], ids=["the layer itself", "before the layer"])
+def test_cells_of_a_square_map_that_move_are_noticed(call, layer):
     net = nn.Sequential(Call(call), nn.Conv2d(3, 4, 3), *TAIL).double().eval()
     with pytest.raises(NotImplementedError, match="at 0"):
-        tl.receptive.centres(net, X[..., :13], "1")
+        tl.receptive.centres(net, X[..., :13], layer)
+
+
+def test_the_error_names_what_moved_the_cells_and_no_harmless_branch():
+    gate = Call(STAY["a factor for each channel"])
+    net = nn.Sequential(gate, nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3), *TAIL)
+    with pytest.raises(NotImplementedError, match="upsample_nearest2d at 1"):
+        tl.receptive.centres(net.double().eval(), X, "2")
+
+
+@pytest.mark.parametrize("pad", [nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d])
+def test_padding_moves_centres_whatever_it_is_filled_with(pad):
+    net = nn.Sequential(pad((1, 0, 2, 3)), nn.Conv2d(3, 4, 3), *TAIL).double().eval()
+    assert tl.receptive.centres(net, X, "1") == ((-1, 1), (0, 1))
 
 
 # --- Peers ---
@@ -343,7 +373,7 @@ class Odd(nn.Module):
         return self.behind(self.head(self.flat(self.good(self.two(z)[0]))))
 
 
-ODD, GOOD = Odd().double().eval(), r"\. Layers that return one map, .*'good' \(10 x 13\)"
+ODD, GOOD = Odd().double().eval(), r"\. Layers with one map .*'good' \(10 x 13\)"
 GUIDED = dict(method=tl.guided_grad_cam)
 CENTRES = dict(method=lambda model, x, target, layer: tl.receptive.centres(model, x, layer))
 CASES = {
@@ -401,17 +431,49 @@ def test_a_call_that_breaks_off_leaves_no_hook(method, layer, error):
     assert unhooked(net) and torch.equal(net(X), ODD(X))
 
 
-def test_a_layer_that_the_model_runs_without_gradients_is_explained_too():
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_layer_that_the_model_runs_without_gradients_is_explained_too(context):
     net = convnet()
 
     class Frozen(nn.Module):
         def forward(self, x):
-            with torch.no_grad():
+            with context():
                 z = net[:6](x)
-            return net[6:](z)
+            return net[6:](z.clone())
 
     wanted = tl.grad_cam(net, X, TARGET, layer="5")
     assert torch.equal(tl.grad_cam(Frozen().eval(), X, TARGET, layer=net[5]), wanted)
+
+
+def test_a_target_that_was_made_in_inference_mode_is_understood():
+    net = convnet()
+    with torch.inference_mode():
+        found = tl.grad_cam(net, X, 2, layer="3")
+    assert torch.equal(found, tl.grad_cam(net, X, 2, layer="3"))
+
+
+def test_a_map_that_is_not_finite_is_refused_also_where_it_would_be_cut():
+    burst = Call(lambda z: z.masked_fill(torch.arange(16) == 3, float("inf")))
+    net = nn.Sequential(burst, Call(lambda z: -z.sum((1, 2, 3))[:, None])).eval()
+    with pytest.raises(ValueError, match=r"model: .*infinite for pictures \[0, 1, 2, 3, 4\]"):
+        tl.grad_cam(net, X, 0, layer="0")
+
+
+def test_a_frozen_model_whose_scores_pass_the_layer_by_is_told_so():
+    net = deepcopy(ODD).requires_grad_(False)
+    with pytest.raises(ValueError, match="layer: the scores do not depend on what 'side'"):
+        tl.grad_cam(net, X, 0, layer="side")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_scripted_modules_are_refused_as_layers_and_left_out_of_the_list():
+    scripted = torch.jit.script(nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3)))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), scripted, *TAIL).double().eval()
+    for layer, error in (("1", TypeError), ("none", ValueError)):
+        with pytest.raises(error, match="layer: "):
+            tl.grad_cam(net, X, 0, layer=layer)
+        assert not any(m._forward_hooks for m in (net, net[0], net[2], net[3]))
+    assert tl.grad_cam(net, X, 0, layer="0").shape == (5, 13, 16)
 
 
 def test_a_layer_can_be_called_by_any_of_its_names():

@@ -81,6 +81,12 @@ def test_maps_without_channels_are_compared_as_they_are():
         ("cell", lambda: tl.metrics.share_in_cell(normal(1, 4, 4), 4)),
         ("cell", lambda: tl.metrics.share_in_cell(normal(1, 4, 4), 0.5)),
         ("grid", lambda: tl.metrics.share_in_cell(normal(1, 4, 4), 0, grid=0)),
+        (
+            "attribution",
+            lambda: tl.metrics.class_difference(
+                MODEL, normal(1, 3, 4, 4), 0, 1, method=lambda *arguments: None
+            ),
+        ),
         ("maps", lambda: tl.metrics.share_in_cell(normal(1, 5, 4), 0)),
         ("maps", lambda: tl.metrics.share_in_cell(normal(4, 4), 0)),
         (

@@ -129,3 +129,17 @@ def test_a_penalty_makes_gradients_smaller_and_other_networks_can_be_trained():
         net = tl.mnist.train(images, labels, **how)
         size[penalty] = float(tl.gradient(net, images[:50], labels[:50]).norm())
     assert size[3.0] < 0.8 * size[0.0]
+
+
+def test_training_a_network_with_randomness_of_its_own_is_repeatable():
+    images, labels = torch.rand(40, 1, 28, 28), torch.arange(40) % 10
+    random = lambda: torch.nn.Sequential(torch.nn.Dropout(), tl.mnist.dense())  # noqa: E731
+    before = torch.random.get_rng_state()
+    first, again = (tl.mnist.train(images, labels, network=random, epochs=2) for _ in range(2))
+    assert torch.equal(first[1][1].weight, again[1][1].weight)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_network_in_the_place_of_a_function_that_makes_one_is_refused():
+    with pytest.raises(TypeError, match="network: expected a function"):
+        tl.mnist.train(torch.rand(4, 1, 28, 28), torch.arange(4), network=tl.mnist.dense())

@@ -3,7 +3,7 @@
 Arguments and errors as in `attribution.py`. x: pictures (B, C, H, W). layer: a module of the model,
 or its dotted name, that runs once and returns maps (N, K, h, w), channels first. A name or layer
 that will not do is a TypeError or ValueError that says what could be meant. Where the model is a
-function, and under noise on the weights, give the module itself.
+function, and under noise on the weights, give the layer itself.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from tutorial_lib import checks, layers, receptive
 from tutorial_lib.backward import guided_backprop
-from tutorial_lib.engine import accumulator
+from tutorial_lib.engine import accumulator, slope_at
 
 UPSAMPLE = ("bilinear", "receptive_field")
 
@@ -38,10 +38,12 @@ def grad_cam(
     A: the layer's output at x. Units: score. Right before a global mean and a dense layer, the
     cells before the cut at 0 add up to the score without its bias.
 
-    upsample: "bilinear" (the paper; also captum's) spreads the cells evenly over the picture.
+    upsample: "bilinear" (the paper) spreads the cells evenly over the picture.
         "receptive_field" draws each cell at the centre of its receptive field, as the model's
         strides and padding have it (`receptive.centres`); a trained network may have learned to
         look elsewhere. None: (B, h, w) as it is.
+
+    It has no channels, so it cannot be smoothed; `guided_grad_cam` can.
 
     >>> tl.grad_cam(model, x, 285, layer="network.blocks.6").shape
     torch.Size([1, 224, 224])
@@ -58,11 +60,12 @@ def grad_cam(
             bar.update(len(points))
     cells = torch.cat(maps)
     checks.result(cells)
+    cells = cells.relu()
     if upsample == "bilinear":
         cells = F.interpolate(cells[:, None], x.shape[2:], mode="bilinear")[:, 0]
     elif upsample:
         cells = receptive.placed(cells, receptive.centres(model, x, module), x.shape[2:])
-    return cells.to(x.dtype)
+    return cells.to(x)
 
 
 def guided_grad_cam(
@@ -90,19 +93,16 @@ def guided_grad_cam(
 
 
 def _coarse(model: Callable, module: nn.Module, points: Tensor, labels: Tensor) -> Tensor:
-    """L of Eq. 2 for one chunk: (N, h, w)."""
+    """The sum of Eq. 2 for one chunk, before it is cut at 0: (N, h, w)."""
     with torch.inference_mode(False), torch.enable_grad(), layers.tapped(module, _leaf) as outputs:
         scores = checks.scores(model(points.clone()), points, labels)
         activation = layers.one_map(outputs, model, module, points)
-        labels = labels.clone().to(scores.device)
-        chosen, slope = scores.gather(1, labels[:, None]).sum(), None
-        if chosen.requires_grad:
-            (slope,) = torch.autograd.grad(chosen, activation, allow_unused=True)
+        slope = slope_at(activation, scores, labels.clone())
     if slope is None:
         raise layers.unused(model, module)
     wide = accumulator(activation.dtype)
     alpha = slope.to(wide).mean((2, 3), keepdim=True)
-    return (alpha * activation.detach().to(wide)).sum(1).relu()
+    return (alpha * activation.detach().to(wide)).sum(1)
 
 
 def _leaf(output: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def result(value: Tensor) -> None:
     good = value.isfinite().flatten(1).all(1)
     if not bool(good.all()):
         raise ValueError(
-            "model: the average of its gradients is NaN or infinite for pictures "
+            "model: what comes of its gradients is NaN or infinite for pictures "
             f"{(~good).nonzero().flatten().tolist()} of x; look at its scores near them"
         )
 

@@ -55,11 +55,15 @@ def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
         points = points.clone() if points.is_inference() else points.detach()
         points.requires_grad_()
         scores = checks.scores(model(points), points, target)
-        chosen = scores.gather(1, target.to(scores.device)[:, None]).sum()
-        slope = None
-        if chosen.requires_grad:
-            (slope,) = torch.autograd.grad(chosen, points, allow_unused=True)
-    return checks.slope(slope)
+        return checks.slope(slope_at(points, scores, target))
+
+
+def slope_at(place: Tensor, scores: Tensor, target: Tensor) -> Tensor | None:
+    """Gradient of each row's target score with respect to a tensor on its way; None without one."""
+    chosen = scores.gather(1, target.to(scores.device)[:, None]).sum()
+    if not chosen.requires_grad:
+        return None
+    return torch.autograd.grad(chosen, place, allow_unused=True)[0]
 
 
 def average(

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
         if not _is_map(output):
             outputs.append(output)
             return None
-        outputs.append(keep(output))
-        with torch.enable_grad():  # the model may have switched it off for this layer
+        # The model may have switched gradients off for this layer.
+        with torch.inference_mode(False), torch.enable_grad():
+            outputs.append(keep(output))
             return outputs[-1].clone()
 
     handle = module.register_forward_hook(tap)
@@ -34,6 +35,8 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
 
 def found(model: Callable, layer: nn.Module | str, x: Tensor) -> nn.Module:
     """The module that is meant; TypeError or ValueError, with names that are near, if none is."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        raise TypeError("layer: a scripted or traced module does not show its output, got one")
     if isinstance(layer, nn.Module):
         return layer
     if not isinstance(layer, str):
@@ -41,14 +44,14 @@ def found(model: Callable, layer: nn.Module | str, x: Tensor) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"layer: the name {layer!r} needs an nn.Module as model, got {type(model).__name__}; "
-            "give the module itself"
+            "give the layer itself, for example net.layer4"
         )
     names = dict(model.named_modules(remove_duplicate=False))
     if layer not in names:
         close = difflib.get_close_matches(layer, names, n=3, cutoff=0.5)
         meant = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
         raise ValueError(f"layer: the model has no module {layer!r}{meant}{_candidates(model, x)}")
-    return names[layer]
+    return found(model, names[layer], x)
 
 
 def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
     if len(outputs) == 1 and _is_map(outputs[0]) and len(outputs[0]) == len(x):
         return outputs[0]
     if not outputs:
-        problem = "does not run when the model does"
+        problem = "does not run when the model does (in a scripted or traced model, none does)"
     elif len(outputs) > 1:
         problem = f"runs {len(outputs)} times, so it has no one output"
     else:
@@ -92,13 +95,11 @@ def _candidates(model: Callable, x: Tensor) -> str:
     def watch(name: str) -> Callable:
         return lambda _, inputs, output: runs.setdefault(name, []).append(output)
 
-    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name]
-    try:
-        with torch.no_grad():
-            model(x[:1].clone())
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as handles, torch.no_grad():
+        for name, module in model.named_modules():
+            if name and not isinstance(module, torch.jit.ScriptModule):
+                handles.callback(module.register_forward_hook(watch(name)).remove)
+        model(x[:1].clone())
     best: dict[tuple, str] = {}
     for name, outputs in runs.items():
         if len(outputs) == 1 and _is_map(outputs[0]):
@@ -106,4 +107,4 @@ def _candidates(model: Callable, x: Tensor) -> str:
             if size not in best or name.count(".") <= best[size].count("."):
                 best[size] = name
     listed = ", ".join(f"{n!r} ({h} x {w})" for (h, w), n in best.items() if (h, w) != (1, 1))
-    return f". Layers that return one map, one of each size: {listed}" if listed else ""
+    return f". Layers with one map (N, K, h, w), one of each size: {listed}" if listed else ""

@@ -87,35 +87,35 @@ def train(
     checks.count("epochs", epochs)
     checks.nonnegative("noise", noise)
     checks.nonnegative("penalty", penalty)
+    if isinstance(network, nn.Module):
+        raise TypeError("network: expected a function that makes a network, got a network")
     rng = torch.Generator().manual_seed(checks.seed(seed))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(seed)
-        net = network()
-    net.to(images.device)
-    optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate)
-    for _ in tqdm(range(epochs), unit="epoch", disable=not progress):
-        for rows in torch.randperm(len(images), generator=rng).split(batch_size):
-            z, wanted = images[rows], labels[rows]
-            if noise:
-                z = z + noise * torch.randn(z.shape, generator=rng).to(z)
-            total = loss(net, z, wanted, penalty=penalty)
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.step()
+        net = network().to(images.device)
+        optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate)
+        for _ in tqdm(range(epochs), unit="epoch", disable=not progress):
+            for rows in torch.randperm(len(images), generator=rng).split(batch_size):
+                batch = images[rows]
+                if noise:
+                    batch = batch + noise * torch.randn(batch.shape, generator=rng).to(batch)
+                optimizer.zero_grad()
+                loss(net, batch, labels[rows], penalty=penalty).backward()
+                optimizer.step()
     return net.eval().requires_grad_(False)
 
 
-def loss(net: nn.Module, z: Tensor, wanted: Tensor, *, penalty: float = 0.0) -> Tensor:
-    """Cross entropy with a penalty on its gradient, mean over images z (N, ...): a number.
+def loss(net: nn.Module, images: Tensor, labels: Tensor, *, penalty: float = 0.0) -> Tensor:
+    """Cross entropy with a penalty on its gradient, mean over images (N, ...): a number.
 
-    mean of l(z) + penalty * |grad_z l(z)|^2, l the cross entropy of one image with its label
+    mean of l(x) + penalty * |grad_x l(x)|^2, l the cross entropy of one image with its label
     (Drucker and Le Cun, 1992, "double backpropagation").
 
     >>> loss(net, images, labels, penalty=1.0).backward()
     """
     if not penalty:
-        return nn.functional.cross_entropy(net(z), wanted)
-    z = z.detach().requires_grad_()
-    total = nn.functional.cross_entropy(net(z), wanted, reduction="sum")
-    (slope,) = torch.autograd.grad(total, z, create_graph=True)
-    return (total + penalty * slope.square().sum()) / len(z)
+        return nn.functional.cross_entropy(net(images), labels)
+    images = images.detach().requires_grad_()
+    total = nn.functional.cross_entropy(net(images), labels, reduction="sum")
+    (slope,) = torch.autograd.grad(total, images, create_graph=True)
+    return (total + penalty * slope.square().sum()) / len(images)

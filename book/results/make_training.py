@@ -6,12 +6,13 @@ Every network is trained on the 4000 bundled digits and looked at on 100 held ou
 network, training, seed, `accuracy` on the 1000 held out digits, `noisy`, the same with noise of 0.3
 on them, the mean norm of the score's gradient (`norm`), and for two methods, gradient and
 SmoothGrad with sigma 0.3 and 25 samples, the total variation of the saliency map (`gradient_tv`,
-`smoothgrad_tv`) and the share of the map's magnitude farther than 2 pixels from the digit's ink
-(`gradient_far`, `smoothgrad_far`).
+`smoothgrad_tv`) and the share of the maps' magnitude, of all 100 together, farther than 2 pixels
+from the digit's ink (`gradient_far`, `smoothgrad_far`). Rows that are there already are left alone.
 """
 
 import argparse
 import csv
+import itertools
 from pathlib import Path
 
 import torch
@@ -50,17 +51,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    digits = tl.load_mnist("train")
-    with options.out.open("w", newline="") as out:
-        table = csv.writer(out)
-        table.writerow(FIELDS)
-        for seed in tqdm(range(options.seeds), unit="seed"):
-            for name, how in NETWORKS.items():
-                for training, change in TRAININGS.items():
-                    net = tl.mnist.train(*digits, seed=seed, **how, **change)
-                    values = [f"{v:.4f}" for v in measured(net)]
-                    table.writerow([name, training, seed, *values])
-                    out.flush()
+    digits, done = tl.load_mnist("train"), set()
+    if options.out.exists():
+        rows = csv.DictReader(options.out.open())
+        done = {(row["network"], row["training"], row["seed"]) for row in rows}
+    else:
+        options.out.write_text(",".join(FIELDS) + "\n")
+    for seed in tqdm(range(options.seeds), unit="seed"):
+        for name, training in itertools.product(NETWORKS, TRAININGS):
+            if (name, training, str(seed)) in done:
+                continue
+            how = NETWORKS[name] | TRAININGS[training]
+            values = measured(tl.mnist.train(*digits, seed=seed, **how))
+            with options.out.open("a", newline="") as out:
+                csv.writer(out).writerow([name, training, seed, *[f"{v:.4f}" for v in values]])
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def grid_pointing_game(
     targets = checks.target(targets, pictures)
     side = math.isqrt(len(pictures))
     shares = [
-        share_in_cell(_flat(method(model, tiled, int(c), **keywords)), k, side)
+        share_in_cell(_flat(method(model, tiled, int(c), **keywords), tiled), k, side)
         for k, c in enumerate(targets.tolist())
     ]
     return torch.cat(shares)
@@ -92,10 +92,11 @@ def class_difference(
 
     >>> class_difference(model, x, 285, 967, method=tl.smoothgrad, sigma=0.2)
     """
-    one, two = (normalize(_flat(method(model, x, c, **keywords))) for c in (first, second))
+    one, two = (normalize(_flat(method(model, x, c, **keywords), x)) for c in (first, second))
     return one - two
 
 
-def _flat(attribution: Tensor) -> Tensor:
+def _flat(attribution: Tensor, x: Tensor) -> Tensor:
     """The heatmap (B, H, W) of an attribution; a map without channels, as Grad-CAM's, is one."""
-    return attribution if attribution.ndim == 3 else heatmap(attribution)
+    flat = isinstance(attribution, Tensor) and attribution.shape == (len(x), *x.shape[2:])
+    return attribution if flat and x.ndim == 4 else heatmap(attribution)
