@@ -284,10 +284,14 @@ MUTANTS = {
     "the first loss is blamed": ("receptive.py", "{lost[-1].name}", "{lost[0].name}"),
     "noise is drawn once": (
         "mnist.py",
-        "generator=rng).to(z)",
-        "generator=rng.manual_seed(0)).to(z)",
+        "generator=rng).to(batch)",
+        "generator=rng.manual_seed(0)).to(batch)",
     ),
-    "noise of another size": ("mnist.py", "z + noise * torch.randn", "z + noise**2 * torch.randn"),
+    "noise of another size": (
+        "mnist.py",
+        "batch + noise * torch.randn",
+        "batch + noise**2 * torch.randn",
+    ),
     "the penalty is not squared": ("mnist.py", "slope.square().sum()", "slope.abs().sum()"),
     "the penalty of the mean loss": ("mnist.py", 'reduction="sum"', 'reduction="mean"'),
 }
