@@ -156,6 +156,14 @@ def test_the_map_has_the_dtype_of_x(dtype, upsample):
     assert tl.guided_grad_cam(net, x, TARGET, **call).dtype == dtype
 
 
+@how
+@pytest.mark.parametrize("method", BOTH)
+def test_a_model_on_a_device_gives_the_map_there(method, upsample, device):
+    call = dict(target=TARGET, layer="3", upsample=upsample)
+    found = method(convnet().to(device), X.to(device), **call)
+    assert found.device.type == device and close(found.cpu(), method(convnet(), X, **call))
+
+
 # --- Where the cells lie ---
 
 

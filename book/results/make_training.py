@@ -28,7 +28,7 @@ NETWORKS = {
 TRAININGS = {"plain": {}, "noise 0.3": dict(noise=0.3)}
 TRAININGS |= {f"penalty {v}": dict(penalty=v) for v in (0.1, 1.0)}
 FIELDS = ["network", "training", "seed", "accuracy", "noisy", "norm"]
-FIELDS += [f"{method}_{what}" for method in ("gradient", "smoothgrad") for what in ("tv", "far")]
+FIELDS += ["gradient_tv", "gradient_far", "smoothgrad_tv", "smoothgrad_far"]
 
 
 def measured(net):
