@@ -398,6 +398,7 @@ CASES = {
     "a name in a function": (dict(model=lambda x: ODD(x)), "layer: .*nn.Module as model.*function"),
     "model in training mode": (dict(model=Odd().double()), "model: .*training mode"),
     "x without a batch": (dict(x=X[0]), r"x: .*\(B, C, H, W\)"),
+    "x without a batch, centres": (CENTRES | dict(x=X[0]), r"x: .*\(B, C, H, W\)"),
     "x of five dimensions": (dict(x=X[None]), r"x: .*\(B, C, H, W\)"),
     "upsample unknown": (dict(upsample="nearest"), "upsample: .*bilinear, receptive_field"),
     "upsample None, guided": (GUIDED | dict(upsample=None), "upsample: .*bilinear, receptive"),

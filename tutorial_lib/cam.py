@@ -49,7 +49,7 @@ def grad_cam(
     torch.Size([1, 224, 224])
     """
     checks.model(model)
-    x, target, seed = _pictures(x), checks.target(target, x), checks.seed(seed)
+    x, target, seed = layers.pictures(x), checks.target(target, x), checks.seed(seed)
     if upsample is not None:
         checks.choice("upsample", upsample, UPSAMPLE)
     size, module = checks.batch_size(batch_size, x), layers.found(model, layer, x)
@@ -108,10 +108,3 @@ def _coarse(model: Callable, module: nn.Module, points: Tensor, labels: Tensor) 
 def _leaf(output: Tensor) -> Tensor:
     """Where the graph begins: the scores are differentiated from the layer on only."""
     return output.detach().clone().requires_grad_()
-
-
-def _pictures(x: Tensor) -> Tensor:
-    x = checks.pictures(x)
-    if x.ndim != 4:
-        raise ValueError(f"x: expected pictures (B, C, H, W), got shape {tuple(x.shape)}")
-    return x

@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from tutorial_lib import checks
+
 
 @contextmanager
 def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list]:
@@ -31,6 +33,14 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
         yield outputs
     finally:
         handle.remove()
+
+
+def pictures(x: Tensor) -> Tensor:
+    """A batch of pictures (B, C, H, W); returned detached."""
+    x = checks.pictures(x)
+    if x.ndim != 4:
+        raise ValueError(f"x: expected pictures (B, C, H, W), got shape {tuple(x.shape)}")
+    return x
 
 
 def found(model: Callable, layer: nn.Module | str, x: Tensor) -> nn.Module:

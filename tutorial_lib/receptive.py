@@ -34,7 +34,7 @@ def centres(model: Callable, x: Tensor, layer: nn.Module | str) -> tuple[tuple, 
     ((0.0, 32.0), (0.0, 32.0))
     """
     checks.model(model)
-    x = checks.pictures(x)[:1]
+    x = layers.pictures(x)[:1]
     module = layers.found(model, layer, x)
     with torch.inference_mode(False), layers.tapped(module, lambda output: output) as outputs:
         tape = record(model, x.clone(), torch.zeros(1, dtype=torch.long))
