@@ -40,6 +40,7 @@ from tutorial_lib.noise import (
     level_from_sigma,
     sigma_from_level,
 )
+from tutorial_lib.precision import precision
 from tutorial_lib.sampling import Sampled, reliability, sample_until
 from tutorial_lib.smoothing import adaptgrad, fusiongrad, noisegrad, smoothgrad
 
@@ -80,6 +81,7 @@ __all__ = [
     "noise",
     "noisegrad",
     "plots",
+    "precision",
     "probes",
     "receptive",
     "reliability",

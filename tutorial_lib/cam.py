@@ -7,6 +7,7 @@ function, and under noise on the weights, give the layer itself.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from tqdm.auto import tqdm
 
 from tutorial_lib import checks, layers, receptive
 from tutorial_lib.backward import guided_backprop
+from tutorial_lib.chunks import Sizes
 from tutorial_lib.engine import accumulator, slope_at
+from tutorial_lib.precision import applied
 
 UPSAMPLE = ("bilinear", "receptive_field")
 
@@ -52,12 +55,13 @@ def grad_cam(
     x, target, seed = layers.pictures(x), checks.target(target, x), checks.seed(seed)
     if upsample is not None:
         checks.choice("upsample", upsample, UPSAMPLE)
-    size, module = checks.batch_size(batch_size, x), layers.found(model, layer, x)
-    maps = []
-    with tqdm(total=len(x), unit="gradient", disable=not progress) as bar:
-        for points, labels in zip(x.split(size), target.split(size), strict=True):
-            maps.append(_coarse(model, module, points, labels))
-            bar.update(len(points))
+    sizes, module = Sizes(batch_size, model, x), layers.found(model, layer, x)
+    call, maps = partial(_coarse, model, module), []
+    bar = tqdm(total=len(x), unit="gradient", disable=not progress)
+    with bar, applied(x.device):
+        for rows in sizes.of(len(x)):
+            maps.append(sizes.run(call, x[rows], target[rows]))
+            bar.update(rows.stop - rows.start)
     cells = torch.cat(maps)
     checks.result(cells)
     cells = cells.relu()

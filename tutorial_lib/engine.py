@@ -8,13 +8,16 @@ of all pictures into forward passes of at most `batch_size` rows and adds up wha
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks
+from tutorial_lib import checks, lean
+from tutorial_lib.chunks import Sizes
+from tutorial_lib.precision import applied
 
 
 class Probe(NamedTuple):
@@ -51,7 +54,7 @@ def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
     scores is every row's own gradient. points: (N, ...); target: LongTensor (N,).
     Raises ValueError if the model's output is not (N, C) or does not depend on its input.
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), lean.layers():
         points = points.clone() if points.is_inference() else points.detach()
         points.requires_grad_()
         scores = checks.scores(model(points), points, target)
@@ -94,37 +97,36 @@ def average(
     checks.model(model)
     x = checks.pictures(x)
     target = checks.target(target, x)
-    size = checks.batch_size(batch_size, x)
-    with torch.inference_mode(False), torch.no_grad():
+    plain = slope is gradients
+    sizes = Sizes(batch_size, model, x, "gradients" if plain else None)
+    with torch.inference_mode(False), torch.no_grad(), applied(x.device, exact=not plain):
         where = probes(x)
         total = _Total(x, standard_error)
         bar = tqdm(total=where.count * len(x), unit="gradient", disable=not progress)
         with bar:
             change, network = None, model
-            for chunk in _chunks(where, len(x), size):
+            for chunk in _chunks(where, len(x), sizes):
                 if chunk[0][0].network is not change:
                     change = chunk[0][0].network
                     network = change(model) if change else model
-                points = torch.cat([probe.point[rows] for probe, rows in chunk])
-                labels = torch.cat([target[rows] for _, rows in chunk])
-                slopes = slope(network, points, labels).split([r.stop - r.start for _, r in chunk])
-                for (probe, rows), part in zip(chunk, slopes, strict=True):
-                    total.add(probe, rows, part)
+                points = torch.cat([_part(probe.point, rows) for probe, rows in chunk])
+                labels = torch.cat([_part(target, rows) for _, rows in chunk])
+                total.add(chunk, sizes.run(partial(slope, network), points, labels))
                 bar.update(len(points))
         checks.result(total.sum)
         return total.result(x.dtype)
 
 
-def _chunks(probes: Probes, pictures: int, size: int) -> Iterator[list[tuple[Probe, slice]]]:
-    """Pack rows of consecutive probes with one network into chunks of at most `size` rows.
+def _chunks(probes: Probes, pictures: int, sizes: Sizes) -> Iterator[list[tuple[Probe, slice]]]:
+    """Pack rows of consecutive probes with one network into chunks of at most sizes.next() rows.
 
     A chunk is a list of (probe, rows).
     """
-    chunk, room = [], size
+    chunk, room = [], sizes.next()
     for probe in probes:
         if chunk and probe.network is not chunk[0][0].network:
             yield chunk
-            chunk, room = [], size
+            chunk, room = [], sizes.next()
         start = 0
         while start < pictures:
             stop = min(pictures, start + room)
@@ -133,9 +135,14 @@ def _chunks(probes: Probes, pictures: int, size: int) -> Iterator[list[tuple[Pro
             start = stop
             if room == 0:
                 yield chunk
-                chunk, room = [], size
+                chunk, room = [], sizes.next()
     if chunk:
         yield chunk
+
+
+def _part(values: Tensor, rows: slice) -> Tensor:
+    """The rows of a tensor, or itself where they are all."""
+    return values if rows.stop - rows.start == values.shape[0] else values[rows]
 
 
 class _Total:
@@ -144,20 +151,36 @@ class _Total:
     def __init__(self, x: Tensor, standard_error: bool):
         wide = accumulator(x.dtype)
         self.sum = torch.zeros_like(x, dtype=wide)
+        self.column = [-1] + [1] * (x.ndim - 1)
         self.spread = standard_error
         if standard_error:
             self.draw, self.mean, self.squares = (torch.zeros_like(self.sum) for _ in range(3))
-            self.draws = torch.zeros(len(x), *[1] * (x.ndim - 1), dtype=wide, device=x.device)
+            self.draws = torch.zeros(len(x), *self.column[1:], dtype=wide, device=x.device)
 
-    def add(self, probe: Probe, rows: slice, slope: Tensor) -> None:
-        value = slope.to(self.sum.dtype) * probe.share
-        if probe.weight is not None:
-            value *= probe.weight.expand_as(self.sum)[rows]
-        self.sum[rows] += value
-        if self.spread:
-            self.draw[rows] += value
-            if probe.last:
-                self._end_draw(rows)
+    def add(self, chunk: list[tuple[Probe, slice]], slopes: Tensor) -> None:
+        """Weigh the slopes of a chunk, all at once, and add them up, one probe after the other."""
+        sizes = [rows.stop - rows.start for _, rows in chunk]
+        values = slopes.to(self.sum.dtype) * self._shares(chunk, sizes)
+        if any(probe.weight is not None for probe, _ in chunk):
+            values *= torch.cat([self._weights(probe, rows) for probe, rows in chunk])
+        for (probe, rows), value in zip(chunk, values.split(sizes), strict=True):
+            _part(self.sum, rows).add_(value)
+            if self.spread:
+                self.draw[rows] += value
+                if probe.last:
+                    self._end_draw(rows)
+
+    def _shares(self, chunk: list[tuple[Probe, slice]], sizes: list[int]) -> float | Tensor:
+        """Every row's share, (N, 1, ...), or the one that all have."""
+        shares = [probe.share for probe, _ in chunk]
+        if len(set(shares)) == 1:
+            return shares[0]
+        rows = [share for share, size in zip(shares, sizes, strict=True) for _ in range(size)]
+        return torch.tensor(rows, dtype=self.sum.dtype, device=self.sum.device).view(self.column)
+
+    def _weights(self, probe: Probe, rows: slice) -> Tensor:
+        weight = torch.ones(()).to(self.sum) if probe.weight is None else probe.weight
+        return _part(weight.expand_as(self.sum), rows)
 
     def _end_draw(self, rows: slice) -> None:
         draw, mean = self.draw[rows], self.mean[rows]

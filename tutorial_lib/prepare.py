@@ -1,4 +1,4 @@
-"""The same function, faster: batch norm folded into convolutions, channels last, frozen."""
+"""The same function, faster: batch norm folded into the layers before it, channels last, frozen."""
 
 import copy
 
@@ -6,63 +6,107 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib import checks
+from tutorial_lib.lean import lean
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def prepare(model: nn.Module, x: Tensor, *, tolerance: float = 1e-4) -> nn.Module:
+def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-4) -> nn.Module:
     """A frozen copy of a module in eval mode that computes the same scores faster.
 
-    A batch norm that reads a convolution's output, in eval mode y -> s (y - m) + t with
-    s = weight / sqrt(var + eps), moves into it: weight * s, (bias - m) s + t. Pictures are kept
-    with channels last in memory, which CPU and GPU convolutions prefer. The caller's model is not
-    touched. x: one example input; the copy's scores on it must equal the model's to `tolerance`
-    relative to the largest, or the copy is made without folding.
+    A batch norm that reads the output of a convolution or dense layer, in eval mode
+    y -> s (y - m) + t with s = weight / sqrt(var + eps), moves into it: weight * s and
+    (bias - m) s + t. Pictures are kept with channels last in memory, which CPU and GPU convolutions
+    prefer, and gradients at the input take fewer trips to memory (see `lean`). `load_model`
+    prepares what it loads. The caller's model is not touched.
 
-    Raises ValueError for a model in training mode, TypeError for one that is no nn.Module.
+    x: one example input; the copy's scores on it must equal the model's to `tolerance` relative to
+    the largest, or the copy is made without folding. Without x, noise of 224 x 224 is taken, with
+    the channels of the first convolution. Hooks on the model are copied as well.
 
-    >>> fast = prepare(torchvision.models.resnet50().eval(), torch.rand(1, 3, 224, 224))
+    Raises ValueError for a model in training mode, one that needs an x of another shape, and scores
+    that are not finite; TypeError for one that is no nn.Module.
+
+    >>> fast = tl.models.prepare(torchvision.models.resnet50().eval())
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     checks.model(model)
-    with torch.no_grad():
-        wanted = model(x)
+    checks.positive("tolerance", tolerance)
+    with torch.inference_mode(False), torch.no_grad():
+        x, wanted = _example(model, x)
         folded = copy.deepcopy(model)
-        for conv, norm_name in _foldable(folded, x):
-            _fold(folded, conv, norm_name)
-        if not (folded(x) - wanted).abs().max() <= tolerance * wanted.abs().max():
+        for layer, norm_name in _foldable(folded, x):
+            _fold(folded, layer, norm_name)
+        if not (folded(x.clone()) - wanted).abs().max() <= tolerance * wanted.abs().max():
             folded = copy.deepcopy(model)
-    return folded.requires_grad_(False).to(memory_format=torch.channels_last)
+        for weight in folded.parameters():
+            if weight.ndim == 4:
+                weight.data = weight.contiguous(memory_format=torch.channels_last)
+    return lean(folded.requires_grad_(False))
 
 
-def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Conv2d, str]]:
-    """Pairs (convolution, name of the batch norm that reads its output), each run once."""
+def _example(model: nn.Module, x: Tensor | None) -> tuple[Tensor, Tensor]:
+    """An input and the model's scores on it."""
+    if x is not None:
+        x = checks.pictures(x)
+        wanted = model(x.clone())
+    else:
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is None:
+            raise ValueError("x: a model without nn.Conv2d needs an example input, none was given")
+        rng = torch.Generator().manual_seed(0)
+        x = torch.randn(1, first.in_channels, 224, 224, generator=rng).to(first.weight)
+        try:
+            wanted = model(x.clone())
+        except Exception as error:  # whatever the model says of a shape that it does not take
+            raise ValueError(
+                f"x: none was given, and the model does not take noise of shape {tuple(x.shape)} "
+                f"({type(error).__name__}: {error}); give an example input"
+            ) from error
+    if not isinstance(wanted, Tensor) or not bool(wanted.isfinite().all()):
+        raise ValueError("model: expected a tensor of finite scores of the example input")
+    return x, wanted
+
+
+def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, str]]:
+    """Pairs (layer, name of the batch norm that reads its output), each run once."""
     names = {module: name for name, module in model.named_modules()}
     runs: dict[nn.Module, int] = {}
-    makers: list[tuple[Tensor, nn.Conv2d]] = []
+    makers: list[tuple[Tensor, nn.Module]] = []
     pairs = []
 
     def watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         runs[module] = runs.get(module, 0) + 1
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, LAYERS):
             makers.append((output, module))
         else:
-            pairs.extend((conv, module) for made, conv in makers if made is inputs[0])
+            pairs.extend((layer, module) for made, layer in makers if made is inputs[0])
 
-    watched = [m for m in names if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    watched = [m for m in names if isinstance(m, LAYERS + NORMS)]
     hooks = [m.register_forward_hook(watch) for m in watched]
     try:
-        model(x)
+        model(x.clone())
     finally:
         for hook in hooks:
             hook.remove()
     once = [(c, n) for c, n in pairs if runs[c] == runs[n] == 1 and n.running_var is not None]
-    return [(conv, names[norm]) for conv, norm in once]
+    return [(layer, names[norm]) for layer, norm in once if _own_weight(layer, norm)]
 
 
-def _fold(model: nn.Module, conv: nn.Conv2d, norm_name: str) -> None:
+def _own_weight(layer: nn.Module, norm: nn.Module) -> bool:
+    """Whether the layer has a plain weight (no parametrization) with a row for each channel."""
+    weight = layer._parameters.get("weight")
+    return weight is not None and len(weight) == norm.num_features
+
+
+def _fold(model: nn.Module, layer: nn.Module, norm_name: str) -> None:
     norm = model.get_submodule(norm_name)
-    fused = nn.utils.fuse_conv_bn_eval(conv, norm)
-    conv.weight, conv.bias = fused.weight, fused.bias
+    dense = isinstance(layer, nn.Linear)
+    fuse = nn.utils.fuse_linear_bn_eval if dense else nn.utils.fuse_conv_bn_eval
+    fused = fuse(layer, norm)
+    layer.weight, layer.bias = fused.weight, fused.bias
     parent, _, child = norm_name.rpartition(".")
     # timm's batch norm holds the activation that follows it.
     setattr(model.get_submodule(parent), child, getattr(norm, "act", nn.Identity().eval()))

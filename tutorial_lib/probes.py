@@ -16,6 +16,7 @@ from torch import Tensor
 from tutorial_lib import checks, noise
 from tutorial_lib.engine import Probe, Probes, accumulator
 
+BLOCK = 32_768  # numbers made together, where one draw has fewer
 RULES = ("right", "left", "midpoint", "trapezoid", "gauss-legendre")
 
 
@@ -63,9 +64,11 @@ def path(
         for start in starts():
             start = start.to(accumulator(x.dtype))
             distance = x - start
-            for a, share in zip(nodes, shares, strict=True):
-                z = (start + a * distance).to(x.dtype)
-                yield Probe(z, distance, share / baselines, a == nodes[-1])
+            for part in _parts(len(nodes), x):
+                a = torch.tensor(nodes[part], dtype=start.dtype, device=x.device)
+                points = (start + a.view(-1, *[1] * x.ndim) * distance).to(x.dtype)
+                for z, k in zip(points, range(len(nodes))[part], strict=True):
+                    yield Probe(z, distance, shares[k] / baselines, k == len(nodes) - 1)
 
     return Probes(baselines * len(nodes), make)
 
@@ -82,8 +85,7 @@ def gaussian(
 
     inner: the probe function of the method that is smoothed, called as inner(noisy x, seed=...).
     """
-    sigma = checks.sigma(sigma, x)
-    return _around(x, lambda rng: x + sigma * _normal(x, rng), samples, seed, inner)
+    return _around(x, _gaussian_copies(x, sigma, samples, seed), samples, seed, inner)
 
 
 def adaptive_gaussian(
@@ -112,23 +114,33 @@ def truncated_gaussian(
     """Look around x with normal noise that is conditioned on staying within the bounds."""
     sigma, bounds = checks.sigma(sigma, x), checks.inside(x, bounds)
 
-    def draw(rng: torch.Generator) -> Tensor:
-        return noise.truncated_normal(x, sigma, bounds, _uniform(x, rng))
+    def place(uniform: Tensor) -> Tensor:
+        return noise.truncated_normal(x, sigma, bounds, uniform)
 
-    return _around(x, draw, samples, seed, inner)
+    return _around(x, _copies(x, place, _uniform, samples, seed), samples, seed, inner)
 
 
 def taylor_roots(
     x: Tensor, *, sigma: float | Tensor = 0.5, roots: int | Tensor = 150, seed: int = 0
 ) -> Probes:
     """Look at the roots z, drawn around x or given, and weigh by x - z: SmoothTaylor."""
-    sigma, seed = checks.sigma(sigma, x), checks.seed(seed)
-    if not isinstance(roots, int | float):
-        given = checks.roots(roots, x)
-        where = Probes(len(given), lambda: (Probe(z, share=1 / len(given)) for z in given))
+    if isinstance(roots, int | float):
+        count = checks.count("roots", roots)
+        blocks = _gaussian_copies(x, sigma, count, seed)
     else:
-        where = gaussian(x, sigma=sigma, samples=checks.count("roots", roots), seed=seed)
-    return Probes(where.count, lambda: (p._replace(weight=x - p.point) for p in where))
+        checks.sigma(sigma, x), checks.seed(seed)
+        given = checks.roots(roots, x)
+        count = len(given)
+
+        def blocks() -> Iterator[Tensor]:
+            return (given[part] for part in _parts(count, x))
+
+    def make() -> Iterator[Probe]:
+        for block in blocks():
+            for z, weight in zip(block, x - block, strict=True):
+                yield Probe(z, weight, 1 / count)
+
+    return Probes(count, make)
 
 
 def noisy_weights(
@@ -216,18 +228,50 @@ def _baselines(
 
 
 def _around(
-    x: Tensor, draw: Callable, samples: int, seed: int, inner: Callable[..., Probes]
+    x: Tensor,
+    blocks: Callable[[], Iterator[Tensor]],
+    samples: int,
+    seed: int,
+    inner: Callable[..., Probes],
 ) -> Probes:
-    """`samples` noisy copies of x, draw(rng) each, and there wherever `inner` looks."""
-    samples, seed = checks.count("samples", samples), checks.seed(seed)
+    """`samples` noisy copies of x, in blocks (K, B, ...), and there wherever `inner` looks."""
 
     def make() -> Iterator[Probe]:
-        rng = torch.Generator(device=x.device).manual_seed(seed)
-        for k in range(samples):
-            noisy = draw(rng).to(x.dtype)
-            yield from _part_of_draw(inner(noisy, seed=spawn(seed, k)), samples)
+        for k, noisy in enumerate(z for block in blocks() for z in block):
+            if inner is point:
+                yield Probe(noisy, share=1 / samples)
+            else:
+                yield from _part_of_draw(inner(noisy, seed=spawn(seed, k)), samples)
 
     return Probes(samples * inner(x, seed=spawn(seed, 0)).count, make)
+
+
+def _gaussian_copies(
+    x: Tensor, sigma: float | Tensor, samples: int, seed: int
+) -> Callable[[], Iterator[Tensor]]:
+    sigma = checks.sigma(sigma, x)
+    return _copies(x, lambda eps: x + sigma * eps, _normal, samples, seed)
+
+
+def _copies(
+    x: Tensor, place: Callable, draw: Callable, samples: int, seed: int
+) -> Callable[[], Iterator[Tensor]]:
+    """Blocks (K, B, ...) of noisy copies, place(noise); it begins afresh, with the same noise."""
+    samples, seed = checks.count("samples", samples), checks.seed(seed)
+
+    def blocks() -> Iterator[Tensor]:
+        rng = torch.Generator(device=x.device).manual_seed(seed)
+        for part in _parts(samples, x):
+            draws = [draw(x, rng) for _ in range(part.stop - part.start)]
+            yield place(torch.stack(draws)[:, None]).to(x.dtype)
+
+    return blocks
+
+
+def _parts(count: int, x: Tensor) -> Iterator[slice]:
+    """Slices of range(count), so that many draws of a few numbers are made in one operation."""
+    size = max(1, BLOCK // x.numel())
+    return (slice(k, min(k + size, count)) for k in range(0, count, size))
 
 
 def _part_of_draw(inside: Probes, draws: int, **changes: object) -> Iterator[Probe]:

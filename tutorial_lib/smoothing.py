@@ -190,7 +190,7 @@ def _inside(method: Callable, keywords: dict) -> tuple[Callable[..., probes.Prob
     if "inner" not in signature(places).parameters:
         if rest:
             raise TypeError(f"method: {method.__name__} takes no {', '.join(sorted(rest))} here")
-        return partial(places, **own), gradients
+        return (partial(places, **own) if own else places), gradients
     inner, slope = _inside(rest.pop("method", gradient), rest)
     return partial(places, **own, inner=inner), slope
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
+from tutorial_lib.chunks import Sizes
+from tutorial_lib.precision import applied
 
 ZHOU = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # shares of pixels revealed by Zhou et al.'s program
 
@@ -76,7 +78,7 @@ def information_curve(
     checks.choice("kind", kind, ("sic", "aic"))
     shares = [checks.fraction("thresholds", t) for t in thresholds]
     known = _known(mask, x, checks.fraction("fraction", fraction), checks.seed(seed))
-    rows, points = checks.batch_size(batch_size, x), checks.count("points", points, least=2)
+    sizes, points = Sizes(batch_size, model, x, "scores"), checks.count("points", points, least=2)
     black, white = (side.expand_as(x) for side in (lower, upper))
     pixels = ((x - black) / (white - black) * 255).round().clamp(0, 255).byte()
     pixels = pixels.permute(0, 2, 3, 1).cpu().numpy()
@@ -93,7 +95,7 @@ def information_curve(
         stages = [blurred, *revealed, pixels[i]]
         z = torch.from_numpy(np.stack(stages)).permute(0, 3, 1, 2).to(x) / 255
         z = black[i] + (white[i] - black[i]) * z
-        scores = _performance(model, z, target[i : i + 1], kind, rows)
+        scores = _performance(model, z, target[i : i + 1], kind, sizes)
         curves.append(_curve([low, *map(size, revealed), high], scores, points))
     performance = torch.from_numpy(np.stack(curves))
     information = torch.linspace(0, 1, points, dtype=torch.float64)
@@ -139,13 +141,15 @@ def _known(mask: Tensor | None, x: Tensor, fraction: float, seed: int) -> np.nda
     return mask.cpu().numpy().reshape(-1, h, w).repeat(len(x) if mask.ndim == 2 else 1, axis=0)
 
 
-def _performance(model: Callable, z: Tensor, target: Tensor, kind: str, rows: int) -> np.ndarray:
-    scores = []
-    with torch.no_grad():
-        for part in z.split(rows):
-            given = checks.scores(model(part), part, target).double()
-            right = given.argmax(1) == int(target)
-            scores.append(given.softmax(1)[:, int(target)] if kind == "sic" else right.double())
+def _performance(model: Callable, z: Tensor, target: Tensor, kind: str, sizes: Sizes) -> np.ndarray:
+    def score(part: Tensor, labels: Tensor) -> Tensor:
+        given = checks.scores(model(part), part, labels).double()
+        right = given.argmax(1) == int(target)
+        return given.softmax(1)[:, int(target)] if kind == "sic" else right.double()
+
+    with torch.no_grad(), applied(z.device):
+        labels = target.expand(len(z))
+        scores = [sizes.run(score, z[rows], labels[rows]) for rows in sizes.of(len(z))]
     return torch.cat(scores).cpu().numpy()
 
 

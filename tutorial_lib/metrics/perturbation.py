@@ -7,7 +7,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
+from tutorial_lib.chunks import Sizes
 from tutorial_lib.metrics.total_variation import area
+from tutorial_lib.precision import applied
 
 LEAST_SCORE = 1e-6  # below it, dividing by the first score says nothing
 
@@ -95,7 +97,7 @@ def perturbation_curve(
             f"{tuple(heatmap.shape)}"
         )
     windows = salient_regions(heatmap.to(x.device), size, count)
-    rows, seed = checks.batch_size(batch_size, x), checks.seed(seed)
+    sizes, seed = Sizes(batch_size, model, x, "scores"), checks.seed(seed)
     rng = torch.Generator(device=x.device).manual_seed(seed)
     x, lower, upper = x.clone(), lower.expand_as(x), upper.expand_as(x)
 
@@ -104,10 +106,9 @@ def perturbation_curve(
         given = given.softmax(1) if softmax else given
         return given.gather(1, labels.to(given.device)[:, None])[:, 0].double()
 
-    with torch.no_grad():
-        curve = [
-            torch.cat([score(*p) for p in zip(x.split(rows), target.split(rows), strict=True)])
-        ]
+    with torch.no_grad(), applied(x.device):
+        first = [sizes.run(score, x[rows], target[rows]) for rows in sizes.of(len(x))]
+        curve = [torch.cat(first)]
         _check_first(curve[0])
         for k in tqdm(range(count), unit="window", disable=not progress):
             u = torch.rand(draws, x.shape[1], size, size, generator=rng, device=x.device).to(x)
@@ -117,12 +118,13 @@ def perturbation_curve(
             ]
             fills = [lower[p] + (upper[p] - lower[p]) * u for p in places]
             scores = []
-            for chunk in torch.arange(len(x) * draws).split(rows):
+            for rows in sizes.of(len(x) * draws):
+                chunk = torch.arange(rows.start, rows.stop)
                 pictures, draw = chunk // draws, chunk % draws
                 points = x[pictures]
                 for j, (i, d) in enumerate(zip(pictures.tolist(), draw.tolist(), strict=True)):
                     points[j][places[i][1:]] = fills[i][d]
-                scores.append(score(points, target[pictures]))
+                scores.append(sizes.run(score, points, target[pictures]))
             scores = torch.cat(scores).view(len(x), draws)
             curve.append(scores.mean(1))
             order = scores.argsort(dim=1, stable=True)

@@ -1,0 +1,138 @@
+"""How many rows go through the network in one pass.
+
+On a CPU a few sizes are tried on the first passes, which have to be made anyway, and the fastest is
+kept for this network and shape. On a GPU the free memory decides. A pass that runs out of memory is
+made again in halves.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from tutorial_lib import checks
+from tutorial_lib.precision import CHOSEN
+
+PASSES = 3  # of each size that is tried; the quickest counts
+LARGEST = 64  # beyond so many rows of few numbers each, the size of a pass matters little
+GPU_SHARE = 0.4  # of the free memory for what the backward pass keeps; as much again is worked in
+
+_tried: WeakKeyDictionary[Callable, dict[tuple, "Trial"]] = WeakKeyDictionary()
+_held: WeakKeyDictionary[Callable, dict[tuple, int]] = WeakKeyDictionary()
+
+
+class Sizes:
+    """The sizes of the passes of one call.
+
+    given: the caller's batch_size, or None. kind: "gradients" or "scores" are measured on a CPU;
+    anything else follows the size of a picture alone.
+    """
+
+    def __init__(self, given: int | None, model: Callable, x: Tensor, kind: str | None = None):
+        self.most = checks.batch_size(given, x)
+        self.trial = None
+        if given is None and kind and x.device.type == "cpu" and self.most <= LARGEST:
+            key = kind, x.shape[1:], x.dtype, CHOSEN.get(), torch.get_num_threads()
+            self.trial = _remembered(_tried, model, key, lambda: Trial(self.most))
+            self.most *= 2
+        if given is None and x.device.type == "cuda":
+            free = _free_memory(x.device)
+            self.most = max(1, min(self.most, int(free * GPU_SHARE) // held(model, x)))
+
+    def next(self) -> int:
+        """Rows of the next pass."""
+        return min(self.most, self.trial.size()) if self.trial else self.most
+
+    def of(self, count: int) -> Iterator[slice]:
+        """Slices of range(count), each as long as the next pass."""
+        start = 0
+        while start < count:
+            rows = slice(start, min(count, start + self.next()))
+            yield rows
+            start = rows.stop
+
+    def run(self, call: Callable, points: Tensor, labels: Tensor) -> Tensor:
+        """One pass, call(points, labels), by halves where the memory does not suffice."""
+        start = time.perf_counter()
+        try:
+            out = call(points, labels)
+        except RuntimeError as error:
+            if len(points) == 1 or not _out_of_memory(error):
+                raise
+        else:
+            if self.trial:
+                self.trial.note(len(points), time.perf_counter() - start)
+            return out
+        self.most = len(points) // 2
+        halves = zip(points.split(self.most), labels.split(self.most), strict=True)
+        return torch.cat([self.run(call, *half) for half in halves])
+
+
+class Trial:
+    """The times of a few sizes around a first guess."""
+
+    def __init__(self, guess: int):
+        self.guess = guess
+        sizes = (2 * guess, guess, 3 * guess // 2, 3 * guess // 4, guess // 2)
+        self.times: dict[int, list[float]] = {size: [] for size in sizes if size}
+
+    def size(self) -> int:
+        """A size that is not measured yet, the largest first, or else the fastest.
+
+        Sizes below the guess are tried only if the guess is better than those above.
+        """
+        for size, times in self.times.items():
+            if len(times) < PASSES and (size >= self.guess or self.best() == self.guess):
+                return size
+        return self.best()
+
+    def note(self, rows: int, seconds: float) -> None:
+        """A pass of `rows` rows took so long."""
+        if rows in self.times and len(self.times[rows]) < PASSES:
+            self.times[rows].append(seconds / rows)
+
+    def best(self) -> int:
+        """The fastest of the sizes measured."""
+        known = {size: min(times) for size, times in self.times.items() if times}
+        return min(known, key=known.get) if known else self.guess
+
+
+def held(model: Callable, x: Tensor) -> int:
+    """Bytes that one row keeps for the backward pass: those of all tensors that it saves."""
+
+    def measure() -> int:
+        memory = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            memory[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.inference_mode(False), torch.enable_grad():
+            row = x[:1].detach().clone().requires_grad_()
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                scores = model(row)
+        return sum(memory.values()) + row.nbytes + scores.nbytes
+
+    return _remembered(_held, model, (x.shape[1:], x.dtype, CHOSEN.get()), measure)
+
+
+def _remembered(memory: WeakKeyDictionary, model: Callable, key: tuple, make: Callable) -> object:
+    try:
+        known = memory.setdefault(model, {})
+    except TypeError:  # a callable that cannot be referred to weakly, or not hashed
+        return make()
+    if key not in known:
+        known[key] = make()
+    return known[key]
+
+
+def _free_memory(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)

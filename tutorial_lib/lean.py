@@ -1,0 +1,123 @@
+"""Lean layers: the same numbers with fewer trips to memory, for gradients at the input.
+
+On a CPU the layers between the convolutions of a small network take as long as the convolutions,
+for they wait for memory. `prepare` gives a network these two in their place. They work only inside
+`engine.gradients`, where nothing but the slope at the input is asked for; everywhere else (scores,
+tapes, your own backward pass) they are the layers that they replace.
+"""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import torch
+from timm.layers import Conv2dSame as TimmConv2dSame
+from timm.layers.padding import get_same_padding
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ON = ContextVar("lean layers", default=False)
+
+
+@contextlib.contextmanager
+def layers() -> Iterator[None]:
+    """Inside, lean layers are lean."""
+    before = ON.set(True)
+    try:
+        yield
+    finally:
+        ON.reset(before)
+
+
+def lean(model: nn.Module) -> nn.Module:
+    """Give a module its lean layers, in place. They hold the same parameters and settings."""
+    for module in model.modules():
+        if type(module) is nn.ReLU6:
+            module.__class__ = ReLU6
+        elif type(module) is TimmConv2dSame and _depthwise(module):
+            module.__class__ = Conv2dSame
+    return model
+
+
+def _depthwise(module: nn.Conv2d) -> bool:
+    return module.groups == module.in_channels and max(module.dilation) == 1
+
+
+class ReLU6(nn.ReLU6):
+    """min(max(x, 0), 6). PyTorch's own, in place, first copies the x that it overwrites."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation, over x if `inplace` says so."""
+        if not (ON.get() and x.requires_grad and x.device.type == "cpu" and self.inplace):
+            return super().forward(x)
+        return super().forward(x) if x.is_leaf or x._is_view() else _Clip.apply(x, 0.0, 6.0)
+
+
+class Conv2dSame(TimmConv2dSame):
+    """A depthwise convolution with TensorFlow's padding, which has one more zero after than before.
+
+    Padding copies x; the convolution alone can pad evenly. A zero row before the kernel makes up
+    for the zero too many before x.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution."""
+        if not (ON.get() and x.requires_grad and x.device.type == "cpu"):
+            return super().forward(x)
+        sides = map(get_same_padding, x.shape[-2:], self.kernel_size, self.stride, self.dilation)
+        down, across = sides
+        kernel = F.pad(self.weight, (across % 2, 0, down % 2, 0))
+        after = (down - down // 2, across - across // 2)
+        return F.conv2d(x, kernel, self.bias, self.stride, after, 1, self.groups)
+
+
+class _Clip(torch.autograd.Function):
+    """Clipping over its input, with the derivative from the output: 1 where low < y < high."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.mark_dirty(x)
+        y = x.clamp_(low, high)
+        ctx.save_for_backward(y)
+        ctx.limits = low, high
+        return y
+
+    @staticmethod
+    def backward(ctx, up: Tensor) -> tuple:
+        (y,) = ctx.saved_tensors
+        derivative = torch.ops.aten.hardtanh_backward
+        if _owners(up) == _one_owner():
+            return derivative.grad_input(up, y, *ctx.limits, grad_input=up), None, None
+        return derivative(up, y, *ctx.limits), None, None
+
+
+def _owners(up: Tensor) -> tuple[int, ...]:
+    """How often a gradient is held: as a tensor, its memory, and by Python."""
+    storage = up.untyped_storage()
+    return up._use_count(), torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(up)
+
+
+@functools.cache
+def _one_owner() -> tuple[int, ...] | None:
+    """What `_owners` says of a gradient that nobody else holds, so that it may be overwritten.
+
+    A sum, for example, hands one tensor to both its terms. None where PyTorch does not tell.
+    """
+    seen = []
+
+    class Look(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, up: Tensor) -> Tensor:
+            seen.append(_owners(up))
+            return up
+
+    with contextlib.suppress(AttributeError, RuntimeError), torch.enable_grad():
+        x = torch.ones(2, 2, requires_grad=True)
+        torch.autograd.grad((Look.apply(x) * 2).sum(), x)
+    return seen[0] if seen else None
