@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
+import tutorial_lib as tl
 from tests.closed_forms import normal
 from tutorial_lib.prepare import prepare
 
@@ -58,6 +59,68 @@ def test_a_fold_that_would_change_the_scores_is_left_out():
     model, x = shaken(Twice()), normal(2, 3, 8, 8)
     fast = prepare(model, x)
     assert norms(fast) == 1 and torch.allclose(fast(x), model(x), rtol=1e-9)
+
+
+def test_norms_after_dense_and_one_and_three_dimensional_layers_are_folded():
+    torch.manual_seed(0)
+    nets = {
+        (5, 7): nn.Sequential(nn.Linear(7, 4), nn.BatchNorm1d(4), nn.ReLU()),
+        (5, 3, 9): nn.Sequential(nn.Conv1d(3, 4, 3, bias=False), nn.BatchNorm1d(4)),
+        (5, 3, 6, 6, 6): nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4)),
+    }
+    for shape, net in nets.items():
+        net[1].running_mean.normal_()
+        net[1].running_var.uniform_(0.5, 1.5)
+        net, x = net.append(nn.Flatten()).double().eval(), normal(*shape)
+        fast = prepare(net, x)
+        assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in fast.modules())
+        assert torch.allclose(fast(x), net(x), rtol=1e-9)
+
+
+def test_a_norm_over_another_dimension_or_of_a_made_weight_stays():
+    tokens = nn.Sequential(nn.Linear(7, 4), nn.BatchNorm1d(3), nn.Flatten()).double().eval()
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+    nn.utils.parametrizations.weight_norm(made[0])
+    for net, x in ((tokens, normal(2, 3, 7)), (made.double().eval(), normal(2, 3, 5, 5))):
+        fast = prepare(net, x)
+        assert torch.equal(fast(x), net(x)) and type(fast[1]) is type(net[1])
+
+
+def test_without_an_example_the_first_convolution_says_what_goes_in():
+    net = shaken(nn.Sequential(nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)))
+    net.append(nn.Flatten())
+    fast, x = tl.models.prepare(net.float()), normal(2, 5, 9, 9, dtype=torch.float32)
+    assert norms(fast) == 0 and torch.allclose(fast(x), net(x), atol=1e-5)
+    state = torch.get_rng_state()
+    prepare(net)
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ValueError, match="x: a model without"):
+        prepare(nn.Linear(3, 2).eval())
+    with pytest.raises(ValueError, match=r"x: none was given.*\(1, 5, 224, 224\).*example"):
+        prepare(nn.Sequential(*net[:2], nn.Flatten(), nn.Linear(7, 2)).eval())
+
+
+def test_scores_that_are_not_finite_are_refused():
+    net = nn.Conv2d(1, 1, 1).eval()
+    net.bias.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="finite"):
+        prepare(net, normal(1, 1, 2, 2, dtype=torch.float32))
+
+
+def test_a_loaded_network_can_be_prepared_again_and_its_input_is_left_alone():
+    model = tl.load_model("efficientnet_lite0", device="cpu")
+    x = model.preprocess(tl.load_image("coffee"))
+    again, before = tl.models.prepare(model), x.clone()
+    assert again.categories == model.categories and torch.equal(again(x), model(x))
+    prepare(nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 1)).eval(), x)
+    assert torch.equal(x, before)
+
+
+def test_gradients_of_a_prepared_network_are_those_of_the_network():
+    model, x = shaken(torchvision.models.mobilenet_v2()), normal(2, 3, 64, 64)
+    target = torch.tensor([3, 500])
+    slopes = [tl.gradient(net, x, target) for net in (model, prepare(model, x))]
+    assert torch.allclose(*slopes, rtol=0, atol=1e-9 * float(slopes[0].abs().max()))
 
 
 def test_training_mode_and_functions_are_refused():

@@ -38,8 +38,7 @@ class Sizes:
             self.trial = _remembered(_tried, model, key, lambda: Trial(self.most))
             self.most *= 2
         if given is None and x.device.type == "cuda":
-            free = _free_memory(x.device)
-            self.most = max(1, min(self.most, int(free * GPU_SHARE) // held(model, x)))
+            self.most = fitting(self.most, _free_memory(x.device), held(model, x))
 
     def next(self) -> int:
         """Rows of the next pass."""
@@ -81,10 +80,10 @@ class Trial:
     def size(self) -> int:
         """A size that is not measured yet, the largest first, or else the fastest.
 
-        Sizes below the guess are tried only if the guess is better than those above.
+        Sizes below the guess are tried only if none above is better.
         """
         for size, times in self.times.items():
-            if len(times) < PASSES and (size >= self.guess or self.best() == self.guess):
+            if len(times) < PASSES and (size >= self.guess or self.best() <= self.guess):
                 return size
         return self.best()
 
@@ -97,6 +96,11 @@ class Trial:
         """The fastest of the sizes measured."""
         known = {size: min(times) for size, times in self.times.items() if times}
         return min(known, key=known.get) if known else self.guess
+
+
+def fitting(most: int, free: int, row: int) -> int:
+    """Rows, `most` at most, that fit into `free` bytes where each keeps `row` bytes."""
+    return max(1, min(most, int(free * GPU_SHARE) // row))
 
 
 def held(model: Callable, x: Tensor) -> int:

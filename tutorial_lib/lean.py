@@ -41,6 +41,13 @@ def lean(model: nn.Module) -> nn.Module:
     return model
 
 
+def _on(x: Tensor) -> bool:
+    """On a CPU only, where it is measured to pay, and not inside a transform of torch.func."""
+    if not (ON.get() and x.requires_grad and x.device.type == "cpu"):
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
 def _depthwise(module: nn.Conv2d) -> bool:
     return module.groups == module.in_channels and max(module.dilation) == 1
 
@@ -50,9 +57,9 @@ class ReLU6(nn.ReLU6):
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation, over x if `inplace` says so."""
-        if not (ON.get() and x.requires_grad and x.device.type == "cpu" and self.inplace):
-            return super().forward(x)
-        return super().forward(x) if x.is_leaf or x._is_view() else _Clip.apply(x, 0.0, 6.0)
+        if _on(x) and self.inplace and not x.is_leaf and not x._is_view():
+            return _Clip.apply(x, 0.0, 6.0)
+        return super().forward(x)
 
 
 class Conv2dSame(TimmConv2dSame):
@@ -64,10 +71,10 @@ class Conv2dSame(TimmConv2dSame):
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution."""
-        if not (ON.get() and x.requires_grad and x.device.type == "cpu"):
+        if not _on(x):
             return super().forward(x)
-        sides = map(get_same_padding, x.shape[-2:], self.kernel_size, self.stride, self.dilation)
-        down, across = sides
+        size = x.shape[-2:]
+        down, across = map(get_same_padding, size, self.kernel_size, self.stride, self.dilation)
         kernel = F.pad(self.weight, (across % 2, 0, down % 2, 0))
         after = (down - down // 2, across - across // 2)
         return F.conv2d(x, kernel, self.bias, self.stride, after, 1, self.groups)

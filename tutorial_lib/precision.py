@@ -57,17 +57,20 @@ def applied(device: torch.device, *, exact: bool = False) -> Iterator[None]:
 def _tf32(wanted: bool) -> Iterator[None]:
     """Switch TF32 on or off for matrix products and convolutions, and then back."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    # From PyTorch 2.9 on the old switches stand for several new ones, which remember more.
-    new = hasattr(matmul, "fp32_precision")
-    name = "fp32_precision" if new else "allow_tf32"
-    switches = (matmul, cudnn.conv, cudnn.rnn) if new else (matmul, cudnn)
-    before = [getattr(switch, name) for switch in switches]
+    name, value, switches = "allow_tf32", wanted, (matmul, cudnn)
     try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = wanted
+        before = [getattr(switch, name) for switch in switches]
+    except RuntimeError:  # somebody has set the finer switches of PyTorch 2.9
+        name, value = "fp32_precision", "tf32" if wanted else "ieee"
+        switches = (matmul, cudnn.conv, cudnn.rnn)
+        before = [getattr(switch, name) for switch in switches]
+    try:
+        for switch in switches:
+            setattr(switch, name, value)
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
-            setattr(switch, name, value)
+        for switch, old in zip(switches, before, strict=True):
+            setattr(switch, name, old)
 
 
 def _check_tf32(device: torch.device) -> None:

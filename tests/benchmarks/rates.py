@@ -1,0 +1,262 @@
+"""How many gradients a second: ours, the bare floor under it, and its peers, in one run.
+
+    python tests/benchmarks/rates.py                       the table for this machine, printed
+    python tests/benchmarks/rates.py --out book/results/rates.csv      and stored
+
+For every network and method all contenders take turns, round by round; a ratio is the median over
+rounds of ours beside theirs. Contenders:
+
+floor          a loop of forward and backward passes over one fixed batch of the prepared network
+               (batch norm folded, channels last, frozen) and nothing else, at its best size
+ours           tutorial_lib as it comes
+captum         captum as it comes, on the network as timm or torchvision makes it
+captum, tuned  the same at its best internal_batch_size (nt_samples_batch_size for SmoothGrad)
+one by one     the plain loop over samples, on the same network as captum
+all at once    the way of SmoothTaylor's authors: all samples in one batch, parameters that want
+               gradients too, gradients brought to the host
+
+For the perturbation curve the passes are forward passes. A row: `device`, `machine`, `model`,
+`method`, `contender`, `rate` a second (median), `low` and `high` (of the rounds), `ratio` (ours
+beside it), `ratio_low`, `ratio_high`, `size` (rows a pass, where tuned), `peak` (MiB, beyond what
+was there before), `rounds`. A contender that would not fit into memory is left out, and said so.
+Networks other than EfficientNet-Lite0 have random weights: rates do not depend on them.
+"""
+
+import argparse
+import csv
+import ctypes
+import platform
+import statistics
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import captum.attr as peer
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import tutorial_lib as tl
+from tutorial_lib import chunks
+
+SIZES = {"cpu": (1, 2, 3, 4, 6, 8, 12, 16), "cuda": (8, 16, 32, 50, 64, 100, 128)}
+METHODS = {"IG": 50, "SmoothGrad": 50, "SmoothTaylor": 150, "perturbation": 301}  # passes a map
+FIELDS = ["device", "machine", "model", "method", "contender", "rate", "low", "high", "ratio"]
+FIELDS += ["ratio_low", "ratio_high", "size", "peak", "rounds"]
+LINUX = platform.system() == "Linux"
+SIGMA = 0.2
+
+
+def networks(name: str, device: str) -> tuple[nn.Module, nn.Module, Tensor]:
+    """The network as its library makes it, the prepared one, and a picture."""
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) / 2
+    if name == "efficientnet_lite0":
+        bare = tl.models._lite(name).network.eval()
+        x = tl.load_model(name, device="cpu").preprocess(tl.load_image("coffee"))
+    else:
+        torch.manual_seed(0)
+        bare = torchvision.models.get_model(name, weights=None).eval()
+    for weight in bare.parameters():
+        weight.requires_grad_(True)
+    bare, x = bare.to(device), x.to(device)
+    return bare, tl.models.prepare(bare, x), x
+
+
+class Contest:
+    """One method on one network: the contenders, each a call with a count and a size."""
+
+    def __init__(self, method: str, bare: nn.Module, fast: nn.Module, x: Tensor):
+        self.method, self.bare, self.fast, self.x = method, bare, fast, x
+        self.forward = method == "perturbation"
+        with torch.no_grad():
+            self.target = int(fast(x).argmax())
+        self.calls = {"floor": self.floor, "ours": self.ours}
+        if method in ("IG", "SmoothGrad"):
+            self.calls |= {"captum, tuned": self.captum, "captum": self.captum}
+        self.calls["one by one"] = lambda n, size: self.passes(bare, n, 1)
+        if method == "SmoothTaylor":
+            self.calls["all at once"] = self.all_at_once
+
+    def passes(self, network: nn.Module, count: int, size: int) -> None:
+        """Passes over one fixed batch, and nothing else."""
+        z = self.x.expand(size, -1, -1, -1).clone()
+        for start in range(0, count, size):
+            z = z[: count - start]
+            if self.forward:
+                with torch.no_grad():
+                    network(z)
+            else:
+                z = z.detach().requires_grad_()
+                torch.autograd.grad(network(z)[:, self.target].sum(), z)
+
+    def floor(self, count: int, size: int) -> None:
+        self.passes(self.fast, count, size)
+
+    def ours(self, count: int, size: None = None) -> Tensor:
+        network, x, target = self.fast, self.x, self.target
+        if self.method == "IG":
+            return tl.integrated_gradients(network, x, target, steps=count)
+        if self.method == "SmoothGrad":
+            return tl.smoothgrad(network, x, target, sigma=SIGMA, samples=count)
+        if self.method == "SmoothTaylor":
+            return tl.smooth_taylor(network, x, target, sigma=SIGMA, roots=count)
+        own = dict(bounds=(-1.0, 1.0), draws=50, count=(count - 1) // 50, softmax=True)
+        return tl.metrics.perturbation_curve(network, x, target, x[:, 0], **own)
+
+    def captum(self, count: int, size: int | None = None) -> Tensor:
+        if self.method == "IG":
+            own = dict(n_steps=count, method="riemann_right", internal_batch_size=size)
+            return peer.IntegratedGradients(self.bare).attribute(self.x, 0.0, self.target, **own)
+        own = dict(nt_samples=count, stdevs=SIGMA, nt_samples_batch_size=size, abs=False)
+        tunnel = peer.NoiseTunnel(peer.Saliency(self.bare))
+        return tunnel.attribute(self.x, nt_type="smoothgrad", target=self.target, **own)
+
+    def all_at_once(self, count: int, size: None = None) -> Tensor:
+        x = self.x
+        z = (x + SIGMA * torch.randn(count, *x.shape[1:], device=x.device)).requires_grad_()
+        self.bare(z)[:, self.target].sum().backward()
+        self.bare.zero_grad()
+        return ((x - z.detach()).cpu() * z.grad.cpu()).mean(0)
+
+    def agreement(self) -> float:
+        """How far our map is from captum's, relative, where the two are the same sum."""
+        theirs = self.captum(50, 4).detach()
+        return float((self.ours(50) - theirs).norm() / theirs.norm())
+
+    def fits(self, name: str, count: int) -> bool:
+        """Whether a pass of all samples has room, with a tenth to spare."""
+        if name not in ("captum", "all at once") or self.x.device.type == "cuda":
+            return True
+        lines = Path("/proc/meminfo").read_text().splitlines() if LINUX else []
+        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+        return not free or 1.1 * count * chunks.held(self.bare, self.x) < free[0]
+
+
+def seconds(call, device: str) -> float:
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def tuned(call, device: str) -> list[int]:
+    """The two best sizes of a call (count, size), by two short runs each."""
+    rates = {}
+    for size in SIZES[device]:
+        count = -(-16 // size) * size if device == "cpu" else 4 * size
+        rates[size] = max(count / seconds(partial(call, count, size), device) for _ in range(2))
+    return sorted(rates, key=rates.get)[-2:]
+
+
+def peak(call, device: str) -> float:
+    """The most memory that a call took beyond what there was before, in MiB."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    if not LINUX:
+        call()
+        return float("nan")
+
+    def status(key: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(key))
+
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = status("VmRSS")
+    call()
+    return status("VmHWM") - before
+
+
+def measure(contest: Contest, count: int, device: str, rounds: int) -> list[dict]:
+    """The rows of one method on one network."""
+    calls = {}
+    for name, call in contest.calls.items():
+        if name in ("floor", "captum, tuned"):
+            for size in tuned(call, device):
+                calls[name, size] = partial(call, count, size)
+        elif contest.fits(name, count):
+            calls[name, ""] = partial(call, count, None)
+        else:
+            print(f"  {name}: {count} samples at once do not fit into memory, left out")
+    peaks = {key: peak(call, device) for key, call in calls.items()}  # and a first run
+    rates = {key: [] for key in calls}
+    for _ in range(rounds):
+        for key, call in calls.items():
+            rates[key].append(count / seconds(call, device))
+    rows = []
+    for name, size in calls:
+        same = [key for key in calls if key[0] == name]
+        if (name, size) != max(same, key=lambda key: statistics.median(rates[key])):
+            continue  # the other of the two best sizes
+        mine = rates[name, size]
+        ratios = [a / b for a, b in zip(rates["ours", ""], mine, strict=True)]
+        parts = dict(zip(("rate", "ratio"), (mine, ratios), strict=True))
+        row = {"contender": name, "size": size, "peak": f"{peaks[name, size]:.0f}"}
+        for key, values in parts.items():
+            names = (key, "low", "high") if key == "rate" else (key, "ratio_low", "ratio_high")
+            three = statistics.median(values), min(values), max(values)
+            row |= {n: f"{v:.3g}" for n, v in zip(names, three, strict=True)}
+        rows.append(row | {"rounds": rounds})
+    return rows
+
+
+def machine(device: str) -> str:
+    """What it ran on, in words."""
+    versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}"
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}; {versions}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if LINUX else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    cpu = models[0] if models else platform.processor()
+    kernels = torch.backends.cpu.get_cpu_capability()
+    return f"{torch.get_num_threads()} cores of {cpu} with {kernels}; {versions}"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    gpu = torch.cuda.is_available()
+    parser.add_argument("--device", choices=SIZES, default="cuda" if gpu else "cpu")
+    own = dict(default=["efficientnet_lite0", "resnet50", "densenet121"])
+    parser.add_argument("--models", nargs="+", **own)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="append the rows to this CSV file")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # captum's about leaves that want gradients
+    print(machine(options.device))
+    for name in options.models:
+        bare, fast, x = networks(name, options.device)
+        for method in options.methods:
+            contest = Contest(method, bare, fast, x)
+            print(f"{name}, {method} ({METHODS[method]} passes a map), {options.rounds} rounds")
+            if method == "IG":
+                print(f"  captum's map and ours differ by {contest.agreement():.1e}")
+            rows = measure(contest, METHODS[method], options.device, options.rounds)
+            for row in rows:
+                print(
+                    "  {contender:14} {rate:>6}/s ({low} to {high})  ours {ratio} times "
+                    "({ratio_low} to {ratio_high})  size {size}  peak {peak} MiB".format(**row)
+                )
+            where = dict(device=options.device, machine=machine(options.device))
+            if options.out:
+                append(options.out, [where | dict(model=name, method=method) | r for r in rows])
+
+
+def append(path: Path, rows: list[dict]) -> None:
+    """Add rows to a CSV file, which gets a header where it is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The size of a pass: measured, remembered, halved where memory is short."""
+
+import pytest
+import torch
+from torch import nn
+
+import tutorial_lib as tl
+from tests.closed_forms import normal
+from tutorial_lib import checks, chunks
+
+PICTURE = (1, 2, 5)
+
+
+class Timed:
+    """A model whose passes take as long as `cost` says of a row, by a clock of its own.
+
+    Four of its pictures are the first guess.
+    """
+
+    def __init__(self, cost, monkeypatch):
+        self.cost, self.sizes, self.now = cost, [], 0.0
+        monkeypatch.setattr(checks, "CPU_NUMBERS", 40)
+        monkeypatch.setattr(chunks.time, "perf_counter", lambda: self.now)
+
+    def __call__(self, x):
+        self.sizes.append(len(x))
+        self.now += len(x) * self.cost(len(x))
+        return x.flatten(1)[:, :3]
+
+
+def pictures(count=1, shape=PICTURE):
+    return torch.zeros(count, *shape)
+
+
+@pytest.mark.parametrize("best", [8, 6, 4, 3, 2])
+def test_the_fastest_size_is_found_on_the_passes_themselves_and_kept(best, monkeypatch):
+    model = Timed(lambda rows: 1 + abs(rows - best), monkeypatch)
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=120)
+    assert model.sizes[:3] == [8, 8, 8] and sum(model.sizes) == 120  # not one gradient more
+    assert set(model.sizes[-4:-1]) == {best}
+    model.sizes.clear()
+    tl.integrated_gradients(model, pictures(), 0, steps=24)
+    assert model.sizes == [best] * (24 // best)
+
+
+def test_a_size_is_known_for_one_model_and_one_shape(monkeypatch):
+    model = Timed(lambda rows: rows, monkeypatch)
+
+    def first_size(model, x):
+        model.sizes.clear()
+        tl.smoothgrad(model, x, 0, sigma=0.1, samples=120)
+        return model.sizes[0]
+
+    assert first_size(model, pictures()) == 8 and first_size(model, pictures()) == 2
+    assert first_size(model, pictures(1, (1, 2, 4))) == 10  # twice the guess again
+    assert first_size(model, pictures().double()) == 8
+    assert first_size(Timed(model.cost, monkeypatch), pictures()) == 8
+
+
+def test_scores_are_measured_apart_from_gradients(monkeypatch):
+    model = Timed(lambda rows: rows, monkeypatch)
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=120)
+    model.sizes.clear()
+    own = dict(bounds=(0.0, 1.0), size=1, count=2, draws=30)
+    tl.metrics.perturbation_curve(model, pictures() + 1, 0, pictures()[:, 0], **own)
+    assert model.sizes[:3] == [1, 8, 8]  # the picture itself, then the first measurements
+
+
+def test_short_calls_go_on_measuring_where_the_last_one_stopped(monkeypatch):
+    model = Timed(lambda rows: 1 / rows, monkeypatch)
+    for _ in range(9):
+        tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=8)
+    assert model.sizes[:3] == [8, 8, 8] and model.sizes[3:9] == [4] * 2 + [4, 4] + [6, 2]
+    assert model.sizes[-1] == 8
+
+
+def test_small_inputs_and_given_sizes_are_not_measured(monkeypatch):
+    model = Timed(lambda rows: rows, monkeypatch)
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=10, batch_size=5)
+    monkeypatch.setattr(checks, "CPU_NUMBERS", 10 * (chunks.LARGEST + 1))
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=150)
+    assert model.sizes == [5, 5, 65, 65, 20] and model not in chunks._tried
+
+
+def test_a_model_that_cannot_be_remembered_is_measured_each_time(monkeypatch):
+    class Slotted(Timed):
+        __slots__ = ()
+        __hash__ = None
+
+    model = Slotted(lambda rows: rows, monkeypatch)
+    for _ in range(2):
+        model.sizes.clear()
+        tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=24)
+        assert model.sizes == [8, 8, 8]
+
+
+def full(limit, error):
+    """A quadratic model that has room for `limit` rows."""
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        if len(x) > limit:
+            raise error
+        return x.flatten(1) ** 2
+
+    return model, sizes
+
+
+ERRORS = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_pass_without_memory_is_halved_with_the_same_result(error):
+    x = normal(2, 3, 4)
+    model, sizes = full(3, error)
+    given = tl.smoothgrad(model, x, 5, sigma=0.1, samples=11, batch_size=10)
+    assert sizes[:4] == [10, 5, 2, 2] and max(sizes[1:]) <= 5  # and never so large again
+    assert sum(s for s in sizes if s <= 3) == 22
+    roomy, _ = full(99, error)
+    assert torch.equal(given, tl.smoothgrad(roomy, x, 5, sigma=0.1, samples=11))
+    curve = dict(bounds=(-1.0, 1.0), size=2, count=2, draws=7)
+    picture = normal(1, 1, 6, 6)
+    curves = [
+        tl.metrics.perturbation_curve(net, picture, 5, picture[:, 0], batch_size=7, **curve)
+        for net in (model, roomy)
+    ]
+    assert torch.equal(*curves)
+
+
+def test_no_memory_for_one_row_and_other_errors_are_passed_on():
+    for error, limit in ((ERRORS[0], 0), (RuntimeError("mat1 and mat2 cannot be multiplied"), 3)):
+        model, sizes = full(limit, error)
+        with pytest.raises(type(error), match=str(error)[:10]):
+            tl.smoothgrad(model, normal(2, 3, 4), 5, sigma=0.1, batch_size=8)
+        assert sizes[-1] == (1 if limit == 0 else 8)
+
+
+def test_a_row_keeps_what_its_backward_pass_needs():
+    net = nn.Sequential(nn.Linear(10, 64), nn.Tanh(), nn.Linear(64, 3)).requires_grad_(False)
+    x = normal(5, 10, dtype=torch.float32)
+    weights = 4 * (10 * 64 + 64 * 3)  # which the backward pass reads as well
+    assert chunks.held(net, x) == weights + 4 * (64 + 10 + 3)
+    assert chunks.held(net, x.repeat(3, 1)) == chunks.held(net, x)
+
+
+def test_rows_on_a_gpu_follow_the_free_memory_up_to_a_limit():
+    assert chunks.fitting(50, 10**9, 10**7) == 40
+    assert chunks.fitting(50, 10**11, 10**7) == 50
+    assert chunks.fitting(50, 10**6, 10**7) == 1
+
+
+def test_on_a_gpu_free_memory_is_asked_for(device, monkeypatch):
+    if device == "cpu":
+        pytest.skip("the CPU measures instead")
+    net = nn.Sequential(nn.Flatten(), nn.Linear(10, 3)).eval().to(device)
+    x = pictures().to(device)
+    monkeypatch.setattr(chunks, "_free_memory", lambda device: 10 * chunks.held(net, x))
+    assert chunks.Sizes(None, net, x, "gradients").next() == 4
+
+
+def test_the_first_guess_is_by_the_size_of_a_picture():
+    assert checks.batch_size(None, torch.zeros(1, 3, 224, 224)) == 4
+    assert checks.batch_size(None, torch.zeros(1, 3, 600, 600)) == 1
