@@ -37,6 +37,7 @@ GRAPHS = {
     "a mean": lambda net, x: net.act(scaled(net, x)).mean((2, 3)),
     "of a view": lambda net, x: net.next(net.act(scaled(net, x).transpose(2, 3))),
     "read through a view": lambda net, x: net.next(net.act(scaled(net, x)).transpose(2, 3) + x),
+    "sums over space": lambda net, x: net.act(scaled(net, x)).sum((2, 3)),
     "of the input": lambda net, x: net.next(net.act(x * 1)),
 }
 
@@ -60,16 +61,15 @@ def test_a_lean_activation_gives_the_same_gradient_bit_for_bit(name, inplace):
 def test_the_gradient_is_written_over_where_nobody_else_holds_it_and_only_there(monkeypatch):
     seen, owners = [], lean._owners
     monkeypatch.setattr(lean, "_owners", lambda up: seen.append(owners(up)) or seen[-1])
-    lean._one_owner.cache_clear()
-    alone = lean._one_owner()
-    assert alone is not None
+    assert lean.ALONE
+    alone = lean._one_owner()  # the detour above holds it once more
+    monkeypatch.setattr(lean, "ALONE", alone)
     counts = {}
     for name in ("a chain", "two clipped terms"):
         net = lean.lean(Graph(GRAPHS[name]).eval().requires_grad_(False))
         seen.clear()
         engine.gradients(net, normal(2, 4, 6, 6, dtype=torch.float32), torch.tensor([0, 1]))
         counts[name] = [given == alone for given in seen]
-    lean._one_owner.cache_clear()
     assert counts == {"a chain": [True], "two clipped terms": [False, True]}
 
 
@@ -87,6 +87,27 @@ def test_the_edges_of_the_clip_have_the_derivative_that_pytorch_gives_them():
         net.__class__ = lean.ReLU6
         assert torch.equal(engine.gradients(model, values, target), expected)
         net.__class__ = nn.ReLU6
+
+
+def test_where_pytorch_does_not_tell_the_owners_nothing_is_written_over(monkeypatch):
+    monkeypatch.setattr(lean, "ALONE", None)
+    monkeypatch.setattr(lean, "_owners", lambda up: 1 / 0)
+    net = lean.lean(Graph(GRAPHS["a chain"]).eval().requires_grad_(False))
+    x, target = normal(1, 4, 6, 6, dtype=torch.float32), torch.tensor([5])
+    assert torch.equal(engine.gradients(net, x, target), slopes(net, x, target))
+
+
+def test_a_score_may_itself_be_a_gradient():
+    net = Graph(lambda net, x: net.next(net.act(scaled(net, x)) ** 2)).eval().requires_grad_(False)
+
+    def penalty(z):
+        slope = torch.autograd.grad(net(z).sum(), z, create_graph=True)[0]
+        return slope.flatten(1).square()
+
+    x, target = normal(2, 4, 6, 6, dtype=torch.float32), torch.tensor([5, 9])
+    expected = slopes(penalty, x, target)
+    lean.lean(net)
+    assert torch.equal(engine.gradients(penalty, x, target), expected) and bool(expected.any())
 
 
 def test_a_gradient_that_a_hook_keeps_is_not_written_over():

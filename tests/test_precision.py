@@ -11,7 +11,7 @@ from tutorial_lib.precision import applied
 CUDA = torch.device("cuda")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def net():
     torch.manual_seed(0)
     return nn.Sequential(
@@ -116,6 +116,17 @@ def test_the_finer_switches_of_newer_pytorch_are_respected():
     finally:
         for switch, value in zip(each, first, strict=True):
             switch.fp32_precision = value
+
+
+def test_the_medium_precision_of_matrix_products_is_put_back():
+    first = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with applied(CUDA):
+            assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(first)
 
 
 def test_tf32_is_switched_on_where_the_gpu_has_it(monkeypatch):

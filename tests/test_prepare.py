@@ -88,7 +88,7 @@ def test_a_norm_over_another_dimension_or_of_a_made_weight_stays():
 
 def test_without_an_example_the_first_convolution_says_what_goes_in():
     net = shaken(nn.Sequential(nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)))
-    net.append(nn.Flatten())
+    net.append(nn.Flatten()).eval()
     fast, x = tl.models.prepare(net.float()), normal(2, 5, 9, 9, dtype=torch.float32)
     assert norms(fast) == 0 and torch.allclose(fast(x), net(x), atol=1e-5)
     state = torch.get_rng_state()
@@ -98,6 +98,38 @@ def test_without_an_example_the_first_convolution_says_what_goes_in():
         prepare(nn.Linear(3, 2).eval())
     with pytest.raises(ValueError, match=r"x: none was given.*\(1, 5, 224, 224\).*example"):
         prepare(nn.Sequential(*net[:2], nn.Flatten(), nn.Linear(7, 2)).eval())
+
+
+class Viewed(nn.Module):
+    """view() does not take pictures with channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(True)
+
+    def forward(self, x):
+        y = self.act(self.norm(self.conv(x)))
+        return y.view(len(y), -1)
+
+
+class Rewritten(Viewed):
+    """What comes out of the activation is written over, as its lean form cannot allow."""
+
+    def forward(self, x):
+        y = self.act(self.norm(self.conv(x)))
+        y *= 2
+        return y.flatten(1)
+
+
+@pytest.mark.parametrize("kind", [Viewed, Rewritten])
+def test_a_step_that_would_break_the_model_is_left_out_and_the_others_are_not(kind):
+    net, x = shaken(kind()), normal(2, 3, 8, 8)
+    fast, target = prepare(net, x), torch.tensor([2, 70])
+    assert norms(fast) == 0 and torch.allclose(fast(x), net(x), rtol=1e-9)
+    slopes = [tl.smoothgrad(n, x, target, sigma=0.1, samples=3) for n in (net, fast)]
+    assert torch.allclose(*slopes, rtol=1e-9)
+    last = fast.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert last == (kind is Rewritten) and (type(fast.act) is nn.ReLU6) == (kind is Rewritten)
 
 
 def test_scores_that_are_not_finite_are_refused():

@@ -82,8 +82,7 @@ def adaptive_noise(
     checks.count("max_stop", max_stop, least=0)
     checks.positive("learning_rate", learning_rate)
     checks.positive("decay", decay, most=1)
-    checks.batch_size(batch_size, x)
-    seed = checks.seed(seed)
+    batch_size, seed = checks.batch_size(batch_size, x), checks.seed(seed)
     if metric is not None and objective != "aupc":
         raise ValueError("metric: give an objective or a metric, got both")
     if callable(objective):

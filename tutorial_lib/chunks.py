@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from tutorial_lib import checks
-from tutorial_lib.precision import CHOSEN
+from tutorial_lib.precision import CHOSEN, applied
 
-PASSES = 3  # of each size that is tried; the quickest counts
+PASSES = 2  # of each size that is tried; the quicker counts, as the first one warms up
 LARGEST = 64  # beyond so many rows of few numbers each, the size of a pass matters little
 GPU_SHARE = 0.4  # of the free memory for what the backward pass keeps; as much again is worked in
 
@@ -36,7 +36,7 @@ class Sizes:
         if given is None and kind and x.device.type == "cpu" and self.most <= LARGEST:
             key = kind, x.shape[1:], x.dtype, CHOSEN.get(), torch.get_num_threads()
             self.trial = _remembered(_tried, model, key, lambda: Trial(self.most))
-            self.most *= 2
+            self.most *= 3
         if given is None and x.device.type == "cuda":
             self.most = fitting(self.most, _free_memory(x.device), held(model, x))
 
@@ -64,6 +64,8 @@ class Sizes:
             if self.trial:
                 self.trial.note(len(points), time.perf_counter() - start)
             return out
+        if self.trial:
+            self.trial.forget(len(points))
         self.most = len(points) // 2
         halves = zip(points.split(self.most), labels.split(self.most), strict=True)
         return torch.cat([self.run(call, *half) for half in halves])
@@ -74,7 +76,7 @@ class Trial:
 
     def __init__(self, guess: int):
         self.guess = guess
-        sizes = (2 * guess, guess, 3 * guess // 2, 3 * guess // 4, guess // 2)
+        sizes = (guess * k // 4 for k in (12, 8, 6, 4, 3, 2))
         self.times: dict[int, list[float]] = {size: [] for size in sizes if size}
 
     def size(self) -> int:
@@ -92,6 +94,11 @@ class Trial:
         if rows in self.times and len(self.times[rows]) < PASSES:
             self.times[rows].append(seconds / rows)
 
+    def forget(self, rows: int) -> None:
+        """So many rows are too many."""
+        self.times = {size: times for size, times in self.times.items() if size < rows}
+        self.guess = min(self.guess, max(1, rows // 2))
+
     def best(self) -> int:
         """The fastest of the sizes measured."""
         known = {size: min(times) for size, times in self.times.items() if times}
@@ -106,19 +113,22 @@ def fitting(most: int, free: int, row: int) -> int:
 def held(model: Callable, x: Tensor) -> int:
     """Bytes that one row keeps for the backward pass: those of all tensors that it saves."""
 
-    def measure() -> int:
+    def measured(rows: int) -> int:
         memory = {}
 
         def note(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             memory[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # the tensor itself would hold the graph that holds it
 
-        with torch.inference_mode(False), torch.enable_grad():
-            row = x[:1].detach().clone().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad(), applied(x.device):
+            row = x[:1].detach().repeat(rows, *[1] * (x.ndim - 1)).requires_grad_()
             with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-                scores = model(row)
+                scores = checks.scores(model(row * 1), row, torch.zeros(rows, dtype=torch.long))
         return sum(memory.values()) + row.nbytes + scores.nbytes
+
+    def measure() -> int:
+        return max(1, measured(2) - measured(1))  # without what is kept once, such as weights
 
     return _remembered(_held, model, (x.shape[1:], x.dtype, CHOSEN.get()), measure)
 
@@ -139,4 +149,5 @@ def _free_memory(device: torch.device) -> int:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+    signs = "out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED"
+    return any(sign in str(error) for sign in signs)

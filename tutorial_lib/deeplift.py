@@ -16,6 +16,7 @@ from tutorial_lib import checks, probes
 from tutorial_lib.engine import average
 from tutorial_lib.linear import DENSE
 from tutorial_lib.multipliers import Explanation, Multipliers
+from tutorial_lib.precision import applied
 
 RULES = ("rescale", "reveal_cancel", "genomics")
 
@@ -97,7 +98,7 @@ def deeplift_trace(
     target = checks.target(target, x)
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
     checks.flag("normalize", normalize)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), applied(x.device, exact=True):
         told = Explanation(model, x, start, target, _rules(model, rule), normalize, parts=True)
         units = sum(v.numel() for v in told.at.values.values())
         if units > 1000:

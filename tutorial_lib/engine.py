@@ -63,7 +63,8 @@ def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
 
 def slope_at(place: Tensor, scores: Tensor, target: Tensor) -> Tensor | None:
     """Gradient of each row's target score with respect to a tensor on its way; None without one."""
-    chosen = scores.gather(1, target.to(scores.device)[:, None]).sum()
+    target = target.to(scores.device, non_blocking=True)
+    chosen = scores.gather(1, target[:, None]).sum()
     if not chosen.requires_grad:
         return None
     return torch.autograd.grad(chosen, place, allow_unused=True)[0]
@@ -88,7 +89,9 @@ def average(
     independent draws (two draws at least).
 
     The sum runs in the order of the probes, in float32 or better, so the result does not depend
-    on `batch_size` beyond what the backend's own kernels do. Memory grows with `batch_size`
+    on `batch_size` beyond what the backend's own kernels do. Where those round differently in
+    passes of different sizes, give a batch_size to have the same bits each time: None tries a few
+    sizes on a CPU (`chunks.py`). Memory grows with `batch_size`
     only. Returns A with the shape and dtype of x, or the pair (A, standard error).
     Raises ValueError or TypeError that names the argument at fault.
 
@@ -176,7 +179,8 @@ class _Total:
         if len(set(shares)) == 1:
             return shares[0]
         rows = [share for share, size in zip(shares, sizes, strict=True) for _ in range(size)]
-        return torch.tensor(rows, dtype=self.sum.dtype, device=self.sum.device).view(self.column)
+        each = torch.tensor(rows, dtype=self.sum.dtype).view(self.column)
+        return each.to(self.sum.device, non_blocking=True)
 
     def _weights(self, probe: Probe, rows: slice) -> Tensor:
         weight = torch.ones(()).to(self.sum) if probe.weight is None else probe.weight

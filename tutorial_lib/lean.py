@@ -3,11 +3,10 @@
 On a CPU the layers between the convolutions of a small network take as long as the convolutions,
 for they wait for memory. `prepare` gives a network these two in their place. They work only inside
 `engine.gradients`, where nothing but the slope at the input is asked for; everywhere else (scores,
-tapes, your own backward pass) they are the layers that they replace.
+tapes, your own backward pass) they do what the layers do of which they are subclasses.
 """
 
 import contextlib
-import functools
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -95,7 +94,8 @@ class _Clip(torch.autograd.Function):
     def backward(ctx, up: Tensor) -> tuple:
         (y,) = ctx.saved_tensors
         derivative = torch.ops.aten.hardtanh_backward
-        if _owners(up) == _one_owner():
+        second = torch.is_grad_enabled()  # the backward pass of a backward pass
+        if not second and ALONE and _owners(up) == ALONE and 0 not in up.stride():
             return derivative.grad_input(up, y, *ctx.limits, grad_input=up), None, None
         return derivative(up, y, *ctx.limits), None, None
 
@@ -106,13 +106,12 @@ def _owners(up: Tensor) -> tuple[int, ...]:
     return up._use_count(), torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(up)
 
 
-@functools.cache
 def _one_owner() -> tuple[int, ...] | None:
     """What `_owners` says of a gradient that nobody else holds, so that it may be overwritten.
 
     A sum, for example, hands one tensor to both its terms. None where PyTorch does not tell.
     """
-    seen = []
+    seen: list[tuple[int, ...]] = []
 
     class Look(torch.autograd.Function):
         @staticmethod
@@ -125,6 +124,9 @@ def _one_owner() -> tuple[int, ...] | None:
             return up
 
     with contextlib.suppress(AttributeError, RuntimeError), torch.enable_grad():
-        x = torch.ones(2, 2, requires_grad=True)
+        x = torch.ones(2, 2, device="cpu", requires_grad=True)
         torch.autograd.grad((Look.apply(x) * 2).sum(), x)
     return seen[0] if seen else None
+
+
+ALONE = _one_owner()

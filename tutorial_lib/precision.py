@@ -25,7 +25,8 @@ def precision(name: str) -> Iterator[None]:
 
     Weights, noise and sums of gradients stay in the dtypes that they have; float64 networks are
     left alone, and so is an autocast of your own. DeepLIFT, LRP and guided backpropagation, whose
-    rules compare numbers with 0 and with one another, always run in float32. Raises ValueError for
+    rules compare numbers with 0 and with one another, and methods of your own that are smoothed,
+    run in float32. A thread of your own begins with float32. Raises ValueError for
     another name, and when a method is called on a device that has no such precision.
 
     >>> with tl.precision("bfloat16"):
@@ -55,14 +56,18 @@ def applied(device: torch.device, *, exact: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _tf32(wanted: bool) -> Iterator[None]:
-    """Switch TF32 on or off for matrix products and convolutions, and then back."""
+    """Switch TF32 on or off for matrix products and convolutions, and then back.
+
+    The switches belong to the process: threads that call methods at once should choose alike.
+    """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     name, value, switches = "allow_tf32", wanted, (matmul, cudnn)
     try:
         before = [getattr(switch, name) for switch in switches]
+        medium = torch.get_float32_matmul_precision() == "medium"  # which allow_tf32 forgets
     except RuntimeError:  # somebody has set the finer switches of PyTorch 2.9
         name, value = "fp32_precision", "tf32" if wanted else "ieee"
-        switches = (matmul, cudnn.conv, cudnn.rnn)
+        switches, medium = (matmul, cudnn.conv, cudnn.rnn), False
         before = [getattr(switch, name) for switch in switches]
     try:
         for switch in switches:
@@ -71,6 +76,8 @@ def _tf32(wanted: bool) -> Iterator[None]:
     finally:
         for switch, old in zip(switches, before, strict=True):
             setattr(switch, name, old)
+        if medium:
+            torch.set_float32_matmul_precision("medium")
 
 
 def _check_tf32(device: torch.device) -> None:

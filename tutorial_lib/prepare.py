@@ -1,12 +1,15 @@
 """The same function, faster: batch norm folded into the layers before it, channels last, frozen."""
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from tutorial_lib import checks
+from tutorial_lib.lean import layers as lean_layers
 from tutorial_lib.lean import lean
+from tutorial_lib.precision import applied
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -21,9 +24,9 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
     prefer, and gradients at the input take fewer trips to memory (see `lean`). `load_model`
     prepares what it loads. The caller's model is not touched.
 
-    x: one example input; the copy's scores on it must equal the model's to `tolerance` relative to
-    the largest, or the copy is made without folding. Without x, noise of 224 x 224 is taken, with
-    the channels of the first convolution. Hooks on the model are copied as well.
+    x: one example input. Each of these steps is taken only if the scores on it stay equal to
+    `tolerance`, relative to the largest, and a gradient can be taken. Without x, noise of 224 x 224
+    is taken, with the channels of the first convolution.
 
     Raises ValueError for a model in training mode, one that needs an x of another shape, and scores
     that are not finite; TypeError for one that is no nn.Module.
@@ -36,22 +39,33 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
     checks.positive("tolerance", tolerance)
     with torch.inference_mode(False), torch.no_grad():
         x, wanted = _example(model, x)
-        folded = copy.deepcopy(model)
-        for layer, norm_name in _foldable(folded, x):
-            _fold(folded, layer, norm_name)
-        if not (folded(x.clone()) - wanted).abs().max() <= tolerance * wanted.abs().max():
-            folded = copy.deepcopy(model)
-        for weight in folded.parameters():
-            if weight.ndim == 4:
-                weight.data = weight.contiguous(memory_format=torch.channels_last)
-    return lean(folded.requires_grad_(False))
+        best = copy.deepcopy(model).requires_grad_(False)
+        for step in (partial(_fold_norms, x=x), _channels_last, lean):
+            changed = copy.deepcopy(best)
+            step(changed)
+            if _agrees(changed, x, wanted, tolerance):
+                best = changed
+    return best
+
+
+def _agrees(model: nn.Module, x: Tensor, wanted: Tensor, tolerance: float) -> bool:
+    """Whether the scores on x are the wanted ones and their gradient can be taken."""
+    try:
+        with applied(x.device, exact=True), lean_layers(), torch.enable_grad():
+            start = x.clone().requires_grad_()
+            scores = model(start * 1)
+            torch.autograd.grad(scores.sum(), start)
+    except RuntimeError:  # for example a view() that channels last forbid
+        return False
+    return bool((scores - wanted).abs().max() <= tolerance * wanted.abs().max())
 
 
 def _example(model: nn.Module, x: Tensor | None) -> tuple[Tensor, Tensor]:
     """An input and the model's scores on it."""
     if x is not None:
         x = checks.pictures(x)
-        wanted = model(x.clone())
+        with applied(x.device, exact=True):
+            wanted = model(x.clone())
     else:
         first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None:
@@ -59,7 +73,8 @@ def _example(model: nn.Module, x: Tensor | None) -> tuple[Tensor, Tensor]:
         rng = torch.Generator().manual_seed(0)
         x = torch.randn(1, first.in_channels, 224, 224, generator=rng).to(first.weight)
         try:
-            wanted = model(x.clone())
+            with applied(x.device, exact=True):
+                wanted = model(x.clone())
         except Exception as error:  # whatever the model says of a shape that it does not take
             raise ValueError(
                 f"x: none was given, and the model does not take noise of shape {tuple(x.shape)} "
@@ -68,6 +83,18 @@ def _example(model: nn.Module, x: Tensor | None) -> tuple[Tensor, Tensor]:
     if not isinstance(wanted, Tensor) or not bool(wanted.isfinite().all()):
         raise ValueError("model: expected a tensor of finite scores of the example input")
     return x, wanted
+
+
+def _fold_norms(model: nn.Module, x: Tensor) -> None:
+    for layer, norm_name in _foldable(model, x):
+        _fold(model, layer, norm_name)
+
+
+def _channels_last(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and "weight" in layer._parameters:
+            weight = layer.weight
+            weight.data = weight.contiguous(memory_format=torch.channels_last)
 
 
 def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, str]]:
@@ -106,7 +133,7 @@ def _fold(model: nn.Module, layer: nn.Module, norm_name: str) -> None:
     dense = isinstance(layer, nn.Linear)
     fuse = nn.utils.fuse_linear_bn_eval if dense else nn.utils.fuse_conv_bn_eval
     fused = fuse(layer, norm)
-    layer.weight, layer.bias = fused.weight, fused.bias
+    layer.weight, layer.bias = (p.requires_grad_(False) for p in (fused.weight, fused.bias))
     parent, _, child = norm_name.rpartition(".")
     # timm's batch norm holds the activation that follows it.
     setattr(model.get_submodule(parent), child, getattr(norm, "act", nn.Identity().eval()))

@@ -59,14 +59,14 @@ def path(
     nodes, shares = quadrature(rule, steps)
     seed = checks.seed(seed)
     starts = _baselines(x, baseline, checks.count("baselines", baselines), bounds, seed)
+    places = torch.tensor(nodes, dtype=accumulator(x.dtype)).view(-1, *[1] * x.ndim).to(x.device)
 
     def make() -> Iterator[Probe]:
         for start in starts():
             start = start.to(accumulator(x.dtype))
             distance = x - start
             for part in _parts(len(nodes), x):
-                a = torch.tensor(nodes[part], dtype=start.dtype, device=x.device)
-                points = (start + a.view(-1, *[1] * x.ndim) * distance).to(x.dtype)
+                points = (start + places[part] * distance).to(x.dtype)
                 for z, k in zip(points, range(len(nodes))[part], strict=True):
                     yield Probe(z, distance, shares[k] / baselines, k == len(nodes) - 1)
 

@@ -15,11 +15,12 @@ one by one     the plain loop over samples, on the same network as captum
 all at once    the way of SmoothTaylor's authors: all samples in one batch, parameters that want
                gradients too, gradients brought to the host
 
-For the perturbation curve the passes are forward passes. A row: `device`, `machine`, `model`,
-`method`, `contender`, `rate` a second (median), `low` and `high` (of the rounds), `ratio` (ours
-beside it), `ratio_low`, `ratio_high`, `size` (rows a pass, where tuned), `peak` (MiB, beyond what
-was there before), `rounds`. A contender that would not fit into memory is left out, and said so.
-Networks other than EfficientNet-Lite0 have random weights: rates do not depend on them.
+For the perturbation curve the passes are forward passes. A row: `device`, `machine`, `precision`
+(of all contenders), `model`, `method`, `contender`, `rate` a second (median), `low` and `high` (of
+the rounds), `ratio` (ours beside it), `ratio_low`, `ratio_high`, `size` (rows a pass, where tuned),
+`peak` (MiB, beyond what was there before), `rounds`. A contender that would not fit into memory is
+left out, and said so. Networks other than EfficientNet-Lite0 have random weights: rates do not
+depend on them.
 """
 
 import argparse
@@ -39,10 +40,23 @@ from torch import Tensor, nn
 
 import tutorial_lib as tl
 from tutorial_lib import chunks
+from tutorial_lib.precision import PRECISIONS, applied
 
 SIZES = {"cpu": (1, 2, 3, 4, 6, 8, 12, 16), "cuda": (8, 16, 32, 50, 64, 100, 128)}
+LOOP = {"cpu": 24, "cuda": 1200}  # passes of the two loops
 METHODS = {"IG": 50, "SmoothGrad": 50, "SmoothTaylor": 150, "perturbation": 301}  # passes a map
-FIELDS = ["device", "machine", "model", "method", "contender", "rate", "low", "high", "ratio"]
+FIELDS = [
+    "device",
+    "machine",
+    "precision",
+    "model",
+    "method",
+    "contender",
+    "rate",
+    "low",
+    "high",
+    "ratio",
+]
 FIELDS += ["ratio_low", "ratio_high", "size", "peak", "rounds"]
 LINUX = platform.system() == "Linux"
 SIGMA = 0.2
@@ -75,7 +89,7 @@ class Contest:
         if method in ("IG", "SmoothGrad"):
             self.calls |= {"captum, tuned": self.captum, "captum": self.captum}
         self.calls["one by one"] = lambda n, size: self.passes(bare, n, 1)
-        if method == "SmoothTaylor":
+        if not self.forward:
             self.calls["all at once"] = self.all_at_once
 
     def passes(self, network: nn.Module, count: int, size: int) -> None:
@@ -114,14 +128,23 @@ class Contest:
 
     def all_at_once(self, count: int, size: None = None) -> Tensor:
         x = self.x
-        z = (x + SIGMA * torch.randn(count, *x.shape[1:], device=x.device)).requires_grad_()
+        z = x + SIGMA * torch.randn(count, *x.shape[1:], device=x.device)
+        if self.method == "IG":
+            z = x * torch.linspace(1 / count, 1, count, device=x.device).view(-1, 1, 1, 1)
+        z.requires_grad_()
         self.bare(z)[:, self.target].sum().backward()
         self.bare.zero_grad()
-        return ((x - z.detach()).cpu() * z.grad.cpu()).mean(0)
+        weight = {"IG": x, "SmoothGrad": torch.ones_like(x)}.get(self.method, x - z.detach())
+        return (weight.cpu() * z.grad.cpu()).mean(0)
 
     def agreement(self) -> float:
-        """How far our map is from captum's, relative, where the two are the same sum."""
-        theirs = self.captum(50, 4).detach()
+        """How far our map is from captum's, relative, with the same 50 points."""
+        if self.method == "IG":
+            theirs = self.captum(50, 4).detach()
+        else:
+            points = tl.probes.gaussian(self.x, sigma=SIGMA, samples=50)
+            saliency = partial(peer.Saliency(self.bare).attribute, target=self.target, abs=False)
+            theirs = sum(saliency(probe.point) for probe in points) / 50
         return float((self.ours(50) - theirs).norm() / theirs.norm())
 
     def fits(self, name: str, count: int) -> bool:
@@ -174,20 +197,22 @@ def peak(call, device: str) -> float:
 
 def measure(contest: Contest, count: int, device: str, rounds: int) -> list[dict]:
     """The rows of one method on one network."""
-    calls = {}
+    calls, counts = {}, {}
     for name, call in contest.calls.items():
-        if name in ("floor", "captum, tuned"):
-            for size in tuned(call, device):
-                calls[name, size] = partial(call, count, size)
-        elif contest.fits(name, count):
-            calls[name, ""] = partial(call, count, None)
+        sizes = tuned(call, device) if name in ("floor", "captum, tuned") else [""]
+        if contest.fits(name, count):
+            for size in sizes:
+                most = count
+                if name in ("floor", "one by one"):  # whole passes of a loop, which are all alike
+                    most = -(-LOOP[device] // (size or 1)) * (size or 1)
+                calls[name, size], counts[name, size] = partial(call, most, size or None), most
         else:
             print(f"  {name}: {count} samples at once do not fit into memory, left out")
     peaks = {key: peak(call, device) for key, call in calls.items()}  # and a first run
     rates = {key: [] for key in calls}
     for _ in range(rounds):
         for key, call in calls.items():
-            rates[key].append(count / seconds(call, device))
+            rates[key].append(counts[key] / seconds(call, device))
     rows = []
     for name, size in calls:
         same = [key for key in calls if key[0] == name]
@@ -225,6 +250,7 @@ def main() -> None:
     own = dict(default=["efficientnet_lite0", "resnet50", "densenet121"])
     parser.add_argument("--models", nargs="+", **own)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="append the rows to this CSV file")
     options = parser.parse_args()
@@ -235,17 +261,23 @@ def main() -> None:
         for method in options.methods:
             contest = Contest(method, bare, fast, x)
             print(f"{name}, {method} ({METHODS[method]} passes a map), {options.rounds} rounds")
-            if method == "IG":
+            if method in ("IG", "SmoothGrad"):
                 print(f"  captum's map and ours differ by {contest.agreement():.1e}")
-            rows = measure(contest, METHODS[method], options.device, options.rounds)
+            with tl.precision(options.precision), applied(torch.device(options.device)):
+                rows = measure(contest, METHODS[method], options.device, options.rounds)
             for row in rows:
                 print(
                     "  {contender:14} {rate:>6}/s ({low} to {high})  ours {ratio} times "
                     "({ratio_low} to {ratio_high})  size {size}  peak {peak} MiB".format(**row)
                 )
             where = dict(device=options.device, machine=machine(options.device))
+            where |= dict(precision=options.precision, model=name, method=method)
             if options.out:
-                append(options.out, [where | dict(model=name, method=method) | r for r in rows])
+                append(options.out, [where | row for row in rows])
+        if name == "efficientnet_lite0" and "SmoothGrad" in options.methods:
+            contest = Contest("SmoothGrad", bare, fast, x)
+            found = [peak(partial(contest.ours, n), options.device) for n in (50, 500)]
+            print("  peak memory of 50 and of 500 samples: {:.0f} and {:.0f} MiB".format(*found))
 
 
 def append(path: Path, rows: list[dict]) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib import checks
+from tutorial_lib.precision import applied
 
 
 def completeness_gap(
@@ -35,7 +36,7 @@ def completeness_gap(
             f"attribution: expected floats of the shape of x, {tuple(x.shape)}, got {kind} {shape}"
         )
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
-    with torch.no_grad():
+    with torch.no_grad(), applied(x.device):
         scores, scores_start = (
             checks.scores(model(z), z, index).gather(1, index).double()[:, 0] for z in (x, start)
         )

@@ -103,8 +103,8 @@ def perturbation_curve(
 
     def score(points: Tensor, labels: Tensor) -> Tensor:
         given = checks.scores(model(points), points, labels)
-        given = given.softmax(1) if softmax else given
-        return given.gather(1, labels.to(given.device)[:, None])[:, 0].double()
+        given = given.double().softmax(1) if softmax else given.double()
+        return given.gather(1, labels.to(given.device, non_blocking=True)[:, None])[:, 0]
 
     with torch.no_grad(), applied(x.device):
         first = [sizes.run(score, x[rows], target[rows]) for rows in sizes.of(len(x))]
@@ -121,7 +121,7 @@ def perturbation_curve(
             for rows in sizes.of(len(x) * draws):
                 chunk = torch.arange(rows.start, rows.stop)
                 pictures, draw = chunk // draws, chunk % draws
-                points = x[pictures]
+                points = x[pictures.to(x.device, non_blocking=True)]
                 for j, (i, d) in enumerate(zip(pictures.tolist(), draw.tolist(), strict=True)):
                     points[j][places[i][1:]] = fills[i][d]
                 scores.append(sizes.run(score, points, target[pictures]))

@@ -1,0 +1,56 @@
+"""What a call costs beside its gradients, on a small MLP: milliseconds, medians over many calls.
+
+    python tests/benchmarks/overhead.py
+
+Bare: one forward and backward pass over the same number of points, all at once, with their noise.
+For NoiseGrad and FusionGrad, whose networks differ, a pass for each of 10 noisy networks.
+"""
+
+import statistics
+import time
+from functools import partial
+
+import torch
+from torch import nn
+
+import tutorial_lib as tl
+
+METHODS = {  # name: (method, its keywords, points a map)
+    "gradient": (tl.gradient, {}, 1),
+    "integrated gradients": (tl.integrated_gradients, {}, 50),
+    "smoothgrad": (tl.smoothgrad, dict(sigma=0.1), 50),
+    "smooth_taylor": (tl.smooth_taylor, {}, 150),
+    "adaptgrad": (tl.adaptgrad, dict(bounds=(-9.0, 9.0)), 50),
+    "noisegrad": (tl.noisegrad, {}, 10),
+    "fusiongrad": (tl.fusiongrad, dict(sigma=0.1), 100),
+}
+
+
+def milliseconds(call, calls: int = 100) -> float:
+    times = []
+    for _ in range(calls + 3):  # the first ones warm up
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times[3:])
+
+
+def bare(network, x, points, networks):
+    for seed in range(networks):
+        noisy = tl.noise.reweighted(network, sigma=0.2, seed=seed) if networks > 1 else network
+        z = (x + 0.1 * torch.randn(points // networks, *x.shape[1:])).requires_grad_()
+        torch.autograd.grad(noisy(z)[:, 0].sum(), z)[0].mean(0)
+
+
+def main() -> None:
+    net = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 3)).eval().requires_grad_(False)
+    x = torch.randn(1, 10)
+    for name, (method, own, points) in METHODS.items():
+        networks = 10 if "weight_samples" in method.__kwdefaults__ else 1
+        ours = milliseconds(partial(method, net, x, 0, **own))
+        floor = milliseconds(partial(bare, net, x, points, networks))
+        print(f"{name:22}{ours:6.2f} ms, bare {floor:5.2f} ms: {ours - floor:5.2f} ms more")
+
+
+if __name__ == "__main__":
+    main()
