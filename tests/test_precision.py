@@ -42,6 +42,13 @@ def test_bfloat16_rounds_every_method_and_metric_and_float32_is_the_default(net,
     assert all(torch.equal(v, exact[name]) for name, v in maps(net, x).items())
 
 
+def test_the_default_is_exact_on_every_device(net, device):
+    net, x = net.to(device), normal(2, 3, 12, 12, dtype=torch.float32).to(device)
+    wide = tl.smoothgrad(lambda z: net.double()(z.double()), x, 2, sigma=0.1, samples=6)
+    given = tl.smoothgrad(net.float(), x, 2, sigma=0.1, samples=6)
+    assert float((given - wide).norm() / wide.norm()) < 1e-5  # TF32 would be off by 1e-3
+
+
 def test_methods_that_compare_numbers_stay_exact(net):
     net = net[:1].append(nn.ReLU()).append(nn.Flatten()).append(nn.Linear(800, 5)).eval()
     x = normal(1, 3, 12, 12, dtype=torch.float32)

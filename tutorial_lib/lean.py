@@ -56,7 +56,7 @@ class ReLU6(nn.ReLU6):
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation, over x if `inplace` says so."""
-        if _on(x) and self.inplace and not x.is_leaf and not x._is_view():
+        if _on(x) and self.inplace and not x.is_leaf:
             return _Clip.apply(x, 0.0, 6.0)
         return super().forward(x)
 
