@@ -91,8 +91,8 @@ def average(
     The sum runs in the order of the probes, in float32 or better, so the result does not depend
     on `batch_size` beyond what the backend's own kernels do. Where those round differently in
     passes of different sizes, give a batch_size to have the same bits each time: None tries a few
-    sizes on a CPU (`chunks.py`). Memory grows with `batch_size`
-    only. Returns A with the shape and dtype of x, or the pair (A, standard error).
+    sizes on a CPU (`chunks.py`). Memory grows with `batch_size` only.
+    Returns A with the shape and dtype of x, or the pair (A, standard error).
     Raises ValueError or TypeError that names the argument at fault.
 
     >>> average(model, x, 285, partial(tl.probes.gaussian, sigma=0.2, samples=50))

@@ -62,27 +62,29 @@ def _agrees(model: nn.Module, x: Tensor, wanted: Tensor, tolerance: float) -> bo
 
 def _example(model: nn.Module, x: Tensor | None) -> tuple[Tensor, Tensor]:
     """An input and the model's scores on it."""
-    if x is not None:
-        x = checks.pictures(x)
+    given = x is not None
+    x = checks.pictures(x) if given else _noise(model)
+    try:
         with applied(x.device, exact=True):
             wanted = model(x.clone())
-    else:
-        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is None:
-            raise ValueError("x: a model without nn.Conv2d needs an example input, none was given")
-        rng = torch.Generator().manual_seed(0)
-        x = torch.randn(1, first.in_channels, 224, 224, generator=rng).to(first.weight)
-        try:
-            with applied(x.device, exact=True):
-                wanted = model(x.clone())
-        except Exception as error:  # whatever the model says of a shape that it does not take
-            raise ValueError(
-                f"x: none was given, and the model does not take noise of shape {tuple(x.shape)} "
-                f"({type(error).__name__}: {error}); give an example input"
-            ) from error
+    except Exception as error:  # whatever the model says of a shape that it does not take
+        if given:
+            raise
+        raise ValueError(
+            f"x: none was given, and the model does not take noise of shape {tuple(x.shape)} "
+            f"({type(error).__name__}: {error}); give an example input"
+        ) from error
     if not isinstance(wanted, Tensor) or not bool(wanted.isfinite().all()):
         raise ValueError("model: expected a tensor of finite scores of the example input")
     return x, wanted
+
+
+def _noise(model: nn.Module) -> Tensor:
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        raise ValueError("x: a model without nn.Conv2d needs an example input, none was given")
+    rng = torch.Generator().manual_seed(0)
+    return torch.randn(1, first.in_channels, 224, 224, generator=rng).to(first.weight)
 
 
 def _fold_norms(model: nn.Module, x: Tensor) -> None:

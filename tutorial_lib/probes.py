@@ -128,7 +128,8 @@ def taylor_roots(
         count = checks.count("roots", roots)
         blocks = _gaussian_copies(x, sigma, count, seed)
     else:
-        checks.sigma(sigma, x), checks.seed(seed)
+        checks.sigma(sigma, x)
+        checks.seed(seed)
         given = checks.roots(roots, x)
         count = len(given)
 

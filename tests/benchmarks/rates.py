@@ -45,19 +45,8 @@ from tutorial_lib.precision import PRECISIONS, applied
 SIZES = {"cpu": (1, 2, 3, 4, 6, 8, 12, 16), "cuda": (8, 16, 32, 50, 64, 100, 128)}
 LOOP = {"cpu": 24, "cuda": 1200}  # passes of the two loops
 METHODS = {"IG": 50, "SmoothGrad": 50, "SmoothTaylor": 150, "perturbation": 301}  # passes a map
-FIELDS = [
-    "device",
-    "machine",
-    "precision",
-    "model",
-    "method",
-    "contender",
-    "rate",
-    "low",
-    "high",
-    "ratio",
-]
-FIELDS += ["ratio_low", "ratio_high", "size", "peak", "rounds"]
+FIELDS = ["device", "machine", "precision", "model", "method", "contender", "rate", "low", "high"]
+FIELDS += ["ratio", "ratio_low", "ratio_high", "size", "peak", "rounds"]
 LINUX = platform.system() == "Linux"
 SIGMA = 0.2
 
