@@ -1,0 +1,122 @@
+"""The command line: `python -m tutorial_lib.reproduce goh-table1 --images bundled --limit 2`."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from tutorial_lib.reproduce import drawings, store, tables
+from tutorial_lib.reproduce.config import EFFORTS, list_configs, load_config
+from tutorial_lib.reproduce.cost import passes
+from tutorial_lib.reproduce.runner import finished, run
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    made = argparse.ArgumentParser(
+        prog="python -m tutorial_lib.reproduce",
+        description="Measure a table or draw a figure of the papers, on your network and pictures.",
+        epilog="More workers: torchrun --nproc-per-node 8 -m tutorial_lib.reproduce NAME ... "
+        "Start the same command again after an interrupt: what is done is kept.",
+    )
+    made.add_argument("name", nargs="?", help="; ".join(list_configs()) + "; or a .toml file")
+    made.add_argument("--model", help="see list_models (default: efficientnet_lite0; digits: mlp)")
+    made.add_argument("--images", default="bundled", help="a folder, or bundled (default)")
+    made.add_argument("--limit", type=_positive, help="take the first so many pictures, by name")
+    made.add_argument("--spread", action="store_true", help="take them evenly, not the first")
+    made.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    made.add_argument("--out", type=Path, default=Path("results"), help="default: results/")
+    made.add_argument("--effort", choices=EFFORTS, default="full", help="how many draws")
+    made.add_argument("--quick", action="store_true", help="few draws, to see that it works")
+    made.add_argument(
+        "--program", action="store_true", help="as the authors' programs compute, where they differ"
+    )
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--batch-size", type=_positive, help="gradients a pass (8, on a GPU 50)")
+    made.add_argument("--threads", type=_positive, default=1, help="of a worker on a CPU (1)")
+    made.add_argument("--cost", action="store_true", help="only say what it costs, in passes")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; returns the exit status: 0 done, 1 stopped by an error, 130 interrupted."""
+    given = parser().parse_args(arguments)
+    if given.name is None:
+        for name in list_configs():
+            config = load_config(name)
+            print(f"{name:18} {config.source}: {config.title}")
+        return 0
+    effort = "quick" if given.quick else given.effort
+    conventions = "program" if given.program else "paper"
+    signal.signal(signal.SIGTERM, _interrupt)  # how SLURM says that the time is up
+    try:
+        config = load_config(given.name, effort=effort, conventions=conventions)
+        if given.cost:
+            print(passes(config).to_string())
+            return 0
+        folder = run(
+            given.name,
+            model=given.model,
+            images=given.images,
+            limit=given.limit,
+            spread=given.spread,
+            device=given.device,
+            out=given.out,
+            effort=effort,
+            conventions=conventions,
+            seed=given.seed,
+            batch_size=given.batch_size,
+            threads=given.threads,
+        )
+        if finished(folder):
+            report(folder, config)
+        else:
+            print(f"{folder}: this worker is done, others are not; the last one makes the table")
+    except KeyboardInterrupt:
+        print("\ninterrupted; what is done is kept: the same command goes on", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, ImportError) as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        if isinstance(error, OSError):
+            print("what is done is kept: the same command goes on", file=sys.stderr)
+        return 1
+    return 0
+
+
+def report(folder: Path, config) -> None:
+    """Print the table and the verdicts, and keep both, with the figures, beside the results."""
+    results = tables.read(folder)
+    pictures = results.picture.nunique()
+    head = f"{config.source}: {config.title}\n{pictures} pictures, mean +- standard error"
+    head += "" if config.effort == "full" else f"; {config.effort}: fewer draws than the paper"
+    shown = [head, "", tables.text(results, config)] if config.measures else [head]
+    if config.claims:
+        verdicts = tables.claims(results, config)
+        shown += ["", "the paper's claims, on these pictures (95 % intervals, paired):"]
+        for v in verdicts.to_dict("records"):
+            shown.append(
+                f"- {v['claim']}: {v['verdict']} "
+                f"({v['measure']} {v['difference']:+.3f}, {v['low']:+.3f} to {v['high']:+.3f})"
+            )
+    store.replace(folder / "table.txt", "\n".join(shown) + "\n")
+    print("\n".join(shown))
+    skipped = (folder / "skipped.csv").read_text("utf-8").splitlines()[1:]
+    if skipped:
+        print(f"\n{len(skipped)} pictures left out, see skipped.csv: {skipped[0]} ...")
+    paths = drawings.draw(folder, results, config)
+    print("\nin", folder, "-", ", ".join(["results.csv", "table.txt", *(p.name for p in paths)]))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
+    return value
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

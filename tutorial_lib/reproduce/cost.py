@@ -1,0 +1,49 @@
+"""What a table costs, counted in passes through the network: no measurement, so exact."""
+
+import pandas
+
+from tutorial_lib.reproduce.cases import SEARCH
+from tutorial_lib.reproduce.config import Config
+from tutorial_lib.reproduce.measures import WINDOWS, function_of
+
+
+def gradients(row: dict) -> int:
+    """Gradients of one map."""
+    method, inner = row["method"], row.get("inner")
+    if method == SEARCH:
+        roots, most = row.get("roots", 150), 2 * row.get("max_iterations", 20) + 1
+        return roots * (most + 1)  # at most: every iteration may look on both sides
+    own = {
+        "integrated_gradients": row.get("steps", 50) * row.get("baselines", 1),
+        "smoothgrad": row.get("samples", 50),
+        "adaptgrad": row.get("samples", 50),
+        "smooth_taylor": row.get("roots", 150),
+        "noisegrad": row.get("weight_samples", 10),
+        "fusiongrad": row.get("samples", 10) * row.get("weight_samples", 10),
+    }
+    count = own.get(method, 1)
+    return count * gradients({**row, "method": inner, "inner": None}) if inner else count
+
+
+def passes(config: Config) -> pandas.DataFrame:
+    """Gradients and forward passes a picture, row by row, with the sum below.
+
+    Forward passes are those of the perturbation curve and of the information curve; a search by
+    AUPC makes them at each evaluation.
+    """
+    functions = {function_of(column).__name__ for column in config.measures}
+    curve = WINDOWS * config.settings.get("perturbations", 50) + 1
+    per_map = curve * ("perturbation" in functions) + 8 * ("information" in functions)
+    needed = functions - {"outside"} or config.kind == "maps"
+    networks = 5 if config.data == "digits" else 1  # two maps, and three for the shifts
+    found = {}
+    for name, row in config.rows.items():
+        search = row["method"] == SEARCH and row["objective"] == "aupc"
+        extra = curve * (2 * row.get("max_iterations", 20) + 1) if search else 0
+        found[name] = {
+            "gradients": networks * gradients(row) if needed else 0,
+            "forward passes": per_map + extra,
+        }
+    table = pandas.DataFrame.from_dict(found, orient="index")
+    table.loc["a picture"] = table.sum()
+    return table

@@ -1,0 +1,113 @@
+"""Where the cases of a run come from: photographs and their classifier, or digits and networks."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutorial_lib import mnist
+from tutorial_lib.models import load_model
+from tutorial_lib.reproduce.cases import Case, DigitCase, seed_of
+from tutorial_lib.reproduce.config import Config
+from tutorial_lib.reproduce.pictures import digits, find, open_picture
+
+
+class Loaded(NamedTuple):
+    """A picture as the network takes it, the class that it predicts, and that class's score."""
+
+    name: str
+    x: Tensor
+    target: int
+    score: float
+
+
+class Photographs:
+    """The pictures of a folder, or those that come along, and an ImageNet classifier."""
+
+    def __init__(
+        self, config: Config, model: str, images, limit: int | None, device, options: dict
+    ):
+        found = find(images, limit)
+        self.config, self.images, self.options = config, images, options
+        self.names, self.skipped = found.names, found.skipped
+        self.model = load_model(model, device=device)
+        self.device = self.model.mean.device
+
+    def load(self, name: str) -> Loaded:
+        """One picture. Raises OSError or ValueError where it cannot be read."""
+        x = self.model.preprocess(open_picture(self.images, name))
+        return _loaded(self.model, name, x)
+
+    def case(self, loaded: Loaded, label: str) -> Case:
+        """The picture under one row."""
+        seed = self.options["seed"]
+        return Case(
+            self.model,
+            loaded.x,
+            loaded.target,
+            self.config.rows[label],
+            self.config.settings,
+            seed=seed_of(seed, loaded.name, label),
+            common_seed=seed_of(seed, loaded.name),
+            batch_size=self.options["batch_size"],
+            program=self.config.conventions == "program",
+        )
+
+
+class DigitSet:
+    """Digits, and the four small networks of `DigitCase`, trained when this is made."""
+
+    def __init__(
+        self, config: Config, model: str, images, limit: int | None, device, options: dict
+    ):
+        if model != "mlp":
+            raise ValueError(
+                f"--model: {config.name} is about a small network for digits (mlp), got {model!r}"
+            )
+        self.config, self.options = config, options
+        given = digits(images, limit)
+        self.shown, self.names, self.skipped = given.shown, list(given.shown), {}
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        epochs, seed = config.settings.get("epochs", 20), options["seed"]
+        pixels, labels = given.images.to(self.device), given.labels.to(self.device)
+        rng = torch.Generator().manual_seed(seed)
+        shuffled = labels[torch.randperm(len(labels), generator=rng).to(self.device)]
+
+        def fit(images: Tensor, labels: Tensor, start: int) -> nn.Module:
+            # Each network begins with weights of its own: what they share is what they learnt.
+            return mnist.train(
+                images, labels, epochs=epochs, seed=seed_of(seed, str(start)) % 2**32
+            )
+
+        network, blind = fit(pixels, labels, 0), fit(pixels, shuffled, 1)
+        twin = mnist.dense().to(self.device).eval().requires_grad_(False)
+        twin.load_state_dict(network.state_dict())
+        twin[1].bias -= twin[1].weight.sum(1)  # W (x + 1) + b - W 1 = W x + b
+        moved = fit(pixels + 1, labels, 2)
+        self.networks = {"network": network, "blind": blind, "moved": moved, "twin": twin}
+
+    def load(self, name: str) -> Loaded:
+        """One digit."""
+        return _loaded(self.networks["network"], name, self.shown[name].to(self.device))
+
+    def case(self, loaded: Loaded, label: str) -> DigitCase:
+        """The digit under one row."""
+        return DigitCase(
+            self.networks,
+            loaded.x,
+            loaded.target,
+            self.config.rows[label],
+            seed=seed_of(self.options["seed"], loaded.name, label),
+            batch_size=self.options["batch_size"],
+            program=self.config.conventions == "program",
+        )
+
+
+SOURCES = {"photographs": Photographs, "digits": DigitSet}
+
+
+def _loaded(model: Callable, name: str, x: Tensor) -> Loaded:
+    with torch.no_grad():
+        score, target = model(x)[0].max(0)
+    return Loaded(name, x, int(target), float(score))

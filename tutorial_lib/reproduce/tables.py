@@ -1,0 +1,114 @@
+"""From results to tables: means with standard errors, paired differences, the papers' claims."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas
+from scipy.stats import t
+
+from tutorial_lib.reproduce.config import Config
+from tutorial_lib.reproduce.measures import DIRECTIONS
+
+
+def read(folder: str | Path) -> pandas.DataFrame:
+    """results.csv of a run, one line for each picture and row.
+
+    Raises FileNotFoundError where the run is not finished.
+    """
+    path = Path(folder) / "results.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: the run is not finished; start it again")
+    return pandas.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def summary(results: pandas.DataFrame, measures: Sequence[str]) -> pandas.DataFrame:
+    """Mean over pictures, its standard error and the number of pictures, for each row and measure.
+
+    s.e. = standard deviation / sqrt(pictures); NaN for one picture. Empty cells are left out.
+    Columns (measure, "mean" | "s.e." | "n"), rows in the order of the configuration.
+    """
+    grouped = results.groupby("row", sort=False)[list(measures)]
+    parts = {"mean": grouped.mean(), "s.e.": grouped.sem(), "n": grouped.count()}
+    order = [(m, part) for m in measures for part in parts]
+    return pandas.concat(parts, axis=1).swaplevel(axis=1)[order]
+
+
+def differences(
+    results: pandas.DataFrame,
+    measure: str,
+    first: Sequence[str],
+    second: Sequence[str],
+    confidence: float = 0.95,
+) -> dict[str, float]:
+    """Mean over pictures of (mean of rows `first`) - (mean of rows `second`), with its interval.
+
+    d_i: the difference on picture i. mean d +- t_(n-1) * sd(d) / sqrt(n), Student's t: paired, so
+    what makes a picture easy or hard for every method cancels. Pictures without a value in one of
+    the rows are left out. Returns difference, low, high, n; NaN limits for fewer than 2 pictures.
+    """
+    wide = results.pivot(index="picture", columns="row", values=measure)
+    d = wide[list(first)].mean(axis=1, skipna=False) - wide[list(second)].mean(axis=1, skipna=False)
+    d = d.dropna().to_numpy()
+    n, mean = len(d), float(np.mean(d)) if len(d) else math.nan
+    half = math.nan
+    if n > 1:
+        half = float(t.ppf((1 + confidence) / 2, n - 1)) * float(np.std(d, ddof=1)) / math.sqrt(n)
+    return {"difference": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def claims(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
+    """Each claim of the paper beside what is measured here: the verdict, and what it rests on.
+
+    "holds": the whole 95 % interval of the paired difference is on the claimed side; "does not
+    hold here": on the other; "not told apart": 0 is inside.
+    """
+    found = []
+    for claim in config.claims:
+        measure = claim["measure"]
+        d = differences(results, measure, claim["better"], claim["worse"])
+        sign = -1 if DIRECTIONS[measure] == "lower" else 1
+        low, high = sorted((sign * d["low"], sign * d["high"]))
+        verdict = "holds" if low > 0 else "does not hold here" if high < 0 else "not told apart"
+        found.append({"claim": claim["says"], "measure": measure, **d, "verdict": verdict})
+    return pandas.DataFrame(found)
+
+
+def text(results: pandas.DataFrame, config: Config) -> str:
+    """The table as it is printed: measured means and errors, the paper's numbers where we have them."""
+    table = summary(results, config.measures)
+    heads, lines = [""], []
+    for measure in config.measures:
+        arrow = {"lower": " (lower)", "higher": " (higher)"}.get(DIRECTIONS.get(measure), "")
+        heads += [measure + arrow] + (["printed"] if _has(config, measure) else [])
+    for row in config.rows:
+        cells = [row]
+        for measure in config.measures:
+            mean, error, n = (table.loc[row, (measure, part)] for part in ("mean", "s.e.", "n"))
+            cells.append(_cell(mean, error, n, results.picture.nunique()))
+            if _has(config, measure):
+                cells.append(f"{config.printed[row].get(measure, '')}")
+        lines.append(cells)
+    widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
+    shown = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in [heads, *lines]
+    ]
+    return "\n".join(line.rstrip() for line in shown)
+
+
+def _has(config: Config, measure: str) -> bool:
+    return any(measure in row for row in config.printed.values())
+
+
+def _cell(mean: float, error: float, n: int, pictures: int) -> str:
+    if not n:
+        return "-"
+    digits = 3 if abs(mean) >= 0.1 else 4
+    shown = f"{mean:.{digits}f}"
+    shown += f" +- {error:.{digits}f}" if error == error else ""
+    return shown + (f" (n {n})" if n < pictures else "")
