@@ -22,15 +22,16 @@ class Found(NamedTuple):
     skipped: dict[str, str]
 
 
-def find(images: str | os.PathLike, limit: int | None) -> Found:
+def find(images: str | os.PathLike, limit: int | None, spread: bool = False) -> Found:
     """The first `limit` pictures of a folder by name, subfolders included; or "bundled".
 
+    spread: `limit` pictures at even distances instead (a folder may be sorted by class).
     A file that holds the same bytes as one before it is skipped, and named. Whether a picture can
     be read shows when it is its turn. Raises FileNotFoundError for a folder that is not there and
     ValueError for one without pictures.
     """
     if images == "bundled":
-        return Found(list_images()[:limit], {})
+        return Found(_chosen(list_images(), limit, spread), {})
     folder = Path(images)
     if not folder.is_dir():
         raise FileNotFoundError(f"--images: no folder {str(images)!r}; or say: --images bundled")
@@ -44,7 +45,7 @@ def find(images: str | os.PathLike, limit: int | None) -> Found:
             f"--images: {str(images)!r} holds no picture ({', '.join(sorted(ENDINGS))})"
         )
     names, skipped, first = [], {}, {}
-    for name in paths[:limit]:
+    for name in _chosen(paths, limit, spread):
         try:
             digest = hashlib.sha256((folder / name).read_bytes()).digest()
         except OSError:
@@ -56,6 +57,11 @@ def find(images: str | os.PathLike, limit: int | None) -> Found:
             first[digest] = name
             names.append(name)
     return Found(names, skipped)
+
+
+def _chosen(names: list[str], limit: int | None, spread: bool) -> list[str]:
+    count = min(len(names), len(names) if limit is None else limit)
+    return [names[i * len(names) // count] for i in range(count)] if spread else names[:count]
 
 
 def open_picture(images: str | os.PathLike, name: str) -> Image.Image:

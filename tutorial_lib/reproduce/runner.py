@@ -34,6 +34,7 @@ def run(
     model: str | None = None,
     images: str | os.PathLike = "bundled",
     limit: int | None = None,
+    spread: bool = False,
     device: str | None = None,
     out: str | os.PathLike = "results",
     effort: str = "full",
@@ -46,10 +47,11 @@ def run(
     """Measure a table or figure, and return the folder of its results.
 
     name: see `load_config`. model: see `load_model` ("mlp" for digits). images: "bundled", a folder
-    of pictures, or of torchvision's MNIST for digits; limit: the first so many. device: None takes
-    a GPU if there is one. out: results go to out/NAME-MODEL. batch_size: gradients per pass, 8 on a
-    CPU and 50 on a GPU by default. threads: of a worker on a CPU. The same run has the same results
-    to the last digit; another batch size, device or number of threads changes rounding.
+    of pictures, or of torchvision's MNIST for digits. limit: the first so many; spread: so many at
+    even distances instead. device: None takes a GPU if there is one. out: results go to
+    out/NAME-MODEL. batch_size: gradients a pass, 8 on a CPU and 50 on a GPU by default. threads: of
+    a worker on a CPU. The same run has the same results to the last digit; another batch size,
+    device or number of threads changes rounding.
 
     A picture that cannot be read is left out and named in skipped.csv; a measure that says nothing
     for a picture leaves its cell empty, with a note. results.csv is written when all is done,
@@ -62,7 +64,7 @@ def run(
     device = _device(device)
     batch_size = batch_size or (50 if str(device).startswith("cuda") else 8)
     model = model or ("mlp" if config.data == "digits" else "efficientnet_lite0")
-    options = dict(seed=seed, batch_size=batch_size)
+    options = dict(seed=seed, batch_size=batch_size, limit=limit, spread=spread)
     folder = Path(out) / _folder(config, model)
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -71,7 +73,7 @@ def run(
     columns = _columns(config)
     part = store.Part(folder, worker, ["target", "score", *columns])
     try:
-        source = SOURCES[config.data](config, model, images, limit, device, options)
+        source = SOURCES[config.data](config, model, images, device, options)
         before = store.done(folder)
         mine = [
             (picture, [row for row in config.rows if (picture, row) not in before])

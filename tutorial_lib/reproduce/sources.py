@@ -25,10 +25,8 @@ class Loaded(NamedTuple):
 class Photographs:
     """The pictures of a folder, or those that come along, and an ImageNet classifier."""
 
-    def __init__(
-        self, config: Config, model: str, images, limit: int | None, device, options: dict
-    ):
-        found = find(images, limit)
+    def __init__(self, config: Config, model: str, images, device, options: dict):
+        found = find(images, options["limit"], options["spread"])
         self.config, self.images, self.options = config, images, options
         self.names, self.skipped = found.names, found.skipped
         self.model = load_model(model, device=device)
@@ -58,15 +56,13 @@ class Photographs:
 class DigitSet:
     """Digits, and the four small networks of `DigitCase`, trained when this is made."""
 
-    def __init__(
-        self, config: Config, model: str, images, limit: int | None, device, options: dict
-    ):
+    def __init__(self, config: Config, model: str, images, device, options: dict):
         if model != "mlp":
             raise ValueError(
                 f"--model: {config.name} is about a small network for digits (mlp), got {model!r}"
             )
         self.config, self.options = config, options
-        given = digits(images, limit)
+        given = digits(images, options["limit"])
         self.shown, self.names, self.skipped = given.shown, list(given.shown), {}
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         epochs, seed = config.settings.get("epochs", 20), options["seed"]
@@ -76,9 +72,8 @@ class DigitSet:
 
         def fit(images: Tensor, labels: Tensor, start: int) -> nn.Module:
             # Each network begins with weights of its own: what they share is what they learnt.
-            return mnist.train(
-                images, labels, epochs=epochs, seed=seed_of(seed, str(start)) % 2**32
-            )
+            own = seed_of(seed, f"network {start}") % 2**32
+            return mnist.train(images, labels, epochs=epochs, seed=own)
 
         network, blind = fit(pixels, labels, 0), fit(pixels, shuffled, 1)
         twin = mnist.dense().to(self.device).eval().requires_grad_(False)

@@ -102,8 +102,10 @@ def remember(folder: Path, record: dict, binding: Iterable[str]) -> None:
         if there.get(key) != here.get(key):
             raise ValueError(
                 f"{folder} holds a run with another {key}: {_short(there.get(key))}, now "
-                f"{_short(here.get(key))}. Its results would not belong together; give another --out"
+                f"{_short(here.get(key))}. The two do not belong together; give another --out"
             )
+    if there != here:  # more pictures than before, say
+        replace(path, text)
 
 
 def replace(path: Path, text: str) -> None:

@@ -76,7 +76,7 @@ def claims(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
 
 
 def text(results: pandas.DataFrame, config: Config) -> str:
-    """The table as it is printed: measured means and errors, the paper's numbers where we have them."""
+    """The table as it is printed: means and errors; the paper's numbers where a row has them."""
     table = summary(results, config.measures)
     heads, lines = [""], []
     for measure in config.measures:
