@@ -98,6 +98,9 @@ def report(folder: Path, config) -> None:
                 f"- {v['claim']}: {v['verdict']} "
                 f"({v['measure']} {v['difference']:+.3f}, {v['low']:+.3f} to {v['high']:+.3f})"
             )
+    notes = results.note.dropna()
+    if len(notes):
+        shown += ["", f"{len(notes)} of {len(results)} lines lack a number; first: {notes.iloc[0]}"]
     store.replace(folder / "table.txt", "\n".join(shown) + "\n")
     print("\n".join(shown))
     skipped = (folder / "skipped.csv").read_text("utf-8").splitlines()[1:]

@@ -85,8 +85,7 @@ def run(
         with tqdm(total=total, unit="map", disable=not progress or worker > 0) as bar:
             for picture, rows in mine:
                 if rows:
-                    _measure(source, picture, rows, config, folder, part)
-                    bar.update(len(rows))
+                    _measure(source, picture, rows, config, folder, part, bar)
     finally:
         part.close()
     _merge(folder, config, source.names, source.skipped, columns)
@@ -98,7 +97,7 @@ def finished(folder: Path) -> bool:
     return (folder / "results.csv").exists()
 
 
-def _measure(source, picture: str, rows: list[str], config: Config, folder: Path, part) -> None:
+def _measure(source, picture: str, rows: list, config: Config, folder: Path, part, bar) -> None:
     """All rows of one picture that are not there yet."""
     started = time.perf_counter()
     try:
@@ -106,6 +105,8 @@ def _measure(source, picture: str, rows: list[str], config: Config, folder: Path
     except (OSError, ValueError) as error:
         part.add({"picture": picture, "row": store.SKIPPED, "note": str(error)})
         tqdm.write(f"skipped: {picture}: {error}")
+        bar.total -= len(rows)
+        bar.refresh()
         return
     for row in rows:
         case = source.case(loaded, row)
@@ -119,6 +120,7 @@ def _measure(source, picture: str, rows: list[str], config: Config, folder: Path
         now = time.perf_counter()
         part.add({**line, "seconds": f"{now - started:.2f}"})
         started = now
+        bar.update()
 
 
 def map_path(folder: Path, picture: str, row: str) -> Path:

@@ -1,0 +1,645 @@
+"""Tables of the papers: what they say, what is measured, what is kept, and what is concluded."""
+
+import json
+import math
+import resource
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms._presets import ImageClassification
+
+import tutorial_lib as tl
+from tutorial_lib.models import Classifier
+from tutorial_lib.noise import IMAGENET_BOUNDS
+from tutorial_lib.reproduce import cases, config, measures, pictures, runner, sources, store, tables
+from tutorial_lib.reproduce.__main__ import main
+from tutorial_lib.reproduce.cost import gradients, passes
+
+NAMES = config.list_configs()
+ASKED = "goh-fig1 goh-fig2 goh-fig3 goh-table1 goh-table2 zhou-bounds zhou-fig2 zhou-fig4"
+ASKED += " zhou-fig5 zhou-fig6 zhou-table1 zhou-table2"
+
+SMALL = """
+title = "Three maps"
+source = "nobody"
+measures = ["aupc", "autvc", "sparseness"]
+perturbations = 3
+rows = [
+  { name = "gradient", method = "gradient", printed = { aupc = 12.5 } },
+  { name = "IG, black", method = "integrated_gradients", baseline = "black", steps = 6 },
+  { name = "SmoothTaylor", method = "smooth_taylor", sigma = 0.5, roots = 6 },
+]
+claims = [
+  { says = "IG is sparser", measure = "sparseness", better = ["IG, black"], worse = ["gradient"] },
+]
+[quick]
+steps = 2
+"""
+
+
+def network() -> Classifier:
+    """A small classifier of 128 x 128 pictures, whose scores are positive."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 6, 5, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, 2), nn.Softplus(), nn.Flatten(1),
+            nn.Linear(4 * 20 * 20, 5), nn.Softplus(),
+        )  # fmt: skip
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    look = ImageClassification(crop_size=128, resize_size=128, mean=mean, std=std)
+    return Classifier(net, look, mean, std, list("abcde"))
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A table of three rows, four pictures and a small network: run(out, ...) -> folder."""
+    table, folder = tmp_path / "small.toml", tmp_path / "pictures"
+    table.write_text(SMALL)
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        pixels = rng.integers(0, 256, (100, 110, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+    monkeypatch.setattr(sources, "load_model", lambda name, device: network())
+
+    def start(out="a", **keywords):
+        keywords = dict(images=folder, device="cpu", progress=False) | keywords
+        return runner.run(table, out=tmp_path / out, **keywords)
+
+    start.folder, start.table, start.tmp = folder, table, tmp_path
+    return start
+
+
+def read(folder):
+    return (folder / "results.csv").read_bytes()
+
+
+# What the configurations say.
+
+
+def test_every_table_and_figure_that_is_promised_has_a_configuration():
+    assert set(ASKED.split()) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("effort", config.EFFORTS)
+def test_a_configuration_names_only_what_there_is(name, effort):
+    made = config.load_config(name, effort=effort)
+    bounds = (0.0, 1.0) if made.data == "digits" else IMAGENET_BOUNDS
+    for row in made.rows.values():
+        if row["method"] == cases.SEARCH:
+            assert row["objective"] in ("aupc", "autvc")
+        else:
+            cases.keywords(row, bounds)
+            cases.keywords(row, bounds, program=True)
+    assert all(c in measures.DIRECTIONS or c == "affected" for c in made.measures)
+    assert runner._columns(made)[: len(made.measures)] == list(made.measures)
+
+
+def test_table_one_has_the_papers_rows():
+    rows = config.load_config("goh-table1").rows
+    noise = [r["baselines"] for r in rows.values() if r.get("baseline") == "noise"]
+    taylor = {(r["sigma"], r["roots"]) for r in rows.values() if r["method"] == "smooth_taylor"}
+    assert noise == [1, 5, 10, 20]
+    assert taylor == {(s, r) for s in (0.3, 0.5, 0.7) for r in (100, 150, 200)}
+    assert {r["objective"] for r in rows.values() if "objective" in r} == {"aupc", "autvc"}
+    assert len(config.load_config("zhou-table2").rows) == 15
+
+
+def test_an_effort_cuts_counts_down_and_leaves_the_rest():
+    full, quick = (config.load_config("goh-table1", effort=e) for e in ("full", "quick"))
+    assert full.rows["IG, noise, N = 20"]["baselines"] == 20
+    assert quick.rows["IG, noise, N = 20"]["baselines"] == 2
+    assert quick.rows["IG, noise, N = 1"]["baselines"] == 1
+    assert (full.settings["perturbations"], quick.settings["perturbations"]) == (50, 2)
+    assert quick.rows["ST 0.5, R = 150"]["sigma"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (dict(name="goh-tabel1"), "did you mean goh-table1"),
+        (dict(name="goh-table1", effort="slow"), "effort: 'slow'"),
+        (dict(name="goh-table1", conventions="mine"), "conventions: 'mine'"),
+    ],
+)
+def test_a_name_that_there_is_not_is_named_with_those_that_there_are(given, problem):
+    with pytest.raises(ValueError, match=problem):
+        config.load_config(**given)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('source = "nobody"', "", "no source"),
+        ('better = ["IG, black"]', 'better = ["IG"]', "a claim names"),
+        ('name = "IG, black"', 'name = "gradient"', "a name of its own"),
+        ("steps = 2\n", "stepps = 2\n", "stepps: no count"),
+        ("rows = [", "rows = [[", "no TOML file"),
+        ('title = "Three maps"', 'title = "Three maps"\nkind = "drawing"', "kind is 'drawing'"),
+    ],
+)
+def test_a_broken_configuration_is_refused(tmp_path, old, new, problem):
+    path = tmp_path / "own.toml"
+    assert old in SMALL
+    path.write_text(SMALL.replace(old, new))
+    with pytest.raises(ValueError, match=problem):
+        config.load_config(path, effort="quick")
+
+
+# From a row to a map.
+
+
+def test_sigma_is_scaled_from_the_papers_range_to_the_networks():
+    row = dict(method="smooth_taylor", sigma=0.5)
+    assert cases.keywords(row, IMAGENET_BOUNDS)[1]["sigma"] == pytest.approx(0.5, rel=1e-12)
+    assert cases.keywords(row, (-1.0, 1.0))[1]["sigma"] == pytest.approx(0.5 / 4.757904 * 2, 1e-4)
+    level = cases.keywords(dict(method="smoothgrad", level=0.2), (-1.0, 1.0))[1]
+    assert level["sigma"] == pytest.approx(0.4)
+
+
+def test_inner_keywords_go_to_the_smoothed_method_and_shared_ones_to_the_smoothing():
+    row = dict(method="adaptgrad", inner="integrated_gradients", baseline="white", steps=7)
+    method, given = cases.keywords(row | dict(samples=3, confidence=0.9), (-1.0, 2.0))
+    assert method is tl.adaptgrad and given["samples"] == 3 and given["confidence"] == 0.9
+    assert given["bounds"] == (-1.0, 2.0)
+    assert given["method"].func is tl.integrated_gradients
+    assert given["method"].keywords == dict(baseline=2.0, steps=7)
+
+
+def test_the_programs_conventions_are_those_that_are_known_of_it():
+    _, given = cases.keywords(dict(method="adaptgrad"), IMAGENET_BOUNDS, program=True)
+    assert given["confidence"] == pytest.approx(0.9)
+    assert given["bounds"] == pytest.approx((-2.117904, 2.64), abs=1e-6)
+    row = dict(method="integrated_gradients")
+    ends = [
+        cases.keywords(row | dict(baseline=b), (-1.0, 2.0), True)[1] for b in ("black", "white")
+    ]
+    assert [e["baseline"] for e in ends] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [dict(method="gradcam"), dict(method="gradient", steps=3)],
+)
+def test_a_method_or_keyword_that_there_is_not_is_named(row):
+    with pytest.raises(ValueError, match=r"row: (no method 'gradcam'|gradient takes no steps)"):
+        cases.keywords(row, (0.0, 1.0))
+
+
+class Counting(nn.Module):
+    """A network with bounds that counts the rows it sees."""
+
+    bounds = (torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 3, 1, 1))
+        self.seen = 0
+        self.eval()
+
+    def forward(self, x):
+        self.seen += len(x)
+        return (x * self.weight).square().flatten(1).sum(1, keepdim=True)
+
+
+def case(row, model=None, x=None, program=False, settings=None, seed=1):
+    x = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)) if x is None else x
+    own = dict(seed=seed, common_seed=2, batch_size=8, program=program)
+    return cases.Case(model or Counting(), x, 0, row, settings or {}, **own)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        dict(method="gradient"),
+        dict(method="integrated_gradients", baseline="noise", baselines=3, steps=4),
+        dict(method="smoothgrad", level=0.1, samples=5),
+        dict(method="smooth_taylor", sigma=0.5, roots=7),
+        dict(method="smoothgrad", inner="integrated_gradients", level=0.1, samples=5, steps=4),
+        dict(method="noisegrad", inner="adaptgrad", weight_samples=3, samples=5),
+    ],
+)
+def test_the_cost_of_a_row_is_the_number_of_gradients_that_it_takes(row):
+    model = Counting()
+    assert case(row, model).attribution.shape == (1, 3, 4, 4)
+    assert model.seen == gradients(row)
+
+
+def test_the_cost_of_table_one_is_counted_row_by_row():
+    table = passes(config.load_config("goh-table1"))
+    assert table.loc["IG, noise, N = 20", "gradients"] == 1000
+    assert table.loc["ST 0.7, R = 200", "forward passes"] == 30 * 50 + 1
+    assert table.loc["ST, adaptive, AUTVC", "gradients"] == 150 * 42  # at most
+    assert table.loc["a picture", "gradients"] == table["gradients"][:-1].sum()
+
+
+def test_the_program_averages_the_map_at_the_picture_in_as_one_more():
+    row = dict(method="smoothgrad", level=0.2, samples=4)
+    plain, program = case(row).attribution, case(row, program=True).attribution
+    clean = case(dict(method="gradient")).attribution
+    assert torch.allclose(program, (4 * plain + clean) / 5, atol=1e-6)
+
+
+def test_the_programs_integrated_gradients_weighs_both_ends():
+    x = torch.ones(1, 3, 4, 4)
+
+    class Cube(Counting):
+        def forward(self, x):
+            return (x**3).flatten(1).sum(1, keepdim=True)
+
+    row = dict(method="integrated_gradients", baseline="white", steps=50)  # white is 0 there
+    found = case(row, Cube(), x, program=True).attribution
+    assert torch.allclose(found, torch.full_like(x, 1.01), atol=1e-5)  # 1 exactly, 1.0302 right
+
+
+def test_a_search_starts_and_steps_in_the_papers_units_and_says_what_it_found():
+    row = dict(method=cases.SEARCH, objective="autvc", roots=3, max_iterations=2)
+    x = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    found = case(row, x=x)
+    assert found.attribution.shape == x.shape
+    unit = 1 / 4.757904
+    steps = (found.extra["sigma"] * unit - float(x.mean())) / (0.1 * unit)
+    assert abs(steps - round(steps)) < 0.35 and abs(steps) < 2.5  # a step may have shrunk to 0.9
+    assert 3 <= found.extra["evaluations"] <= 5
+
+
+def test_seeds_follow_from_names_alone():
+    seeds = [cases.seed_of(0, "a", "b"), cases.seed_of(0, "ab"), cases.seed_of(1, "a", "b")]
+    assert len({*seeds, cases.seed_of(0, "a", "c")}) == 4
+    assert cases.seed_of(0, "a", "b") == 2955315233511922901 and max(seeds) < 2**62
+
+
+def test_pictures_and_rows_have_noise_of_their_own_and_a_pictures_rows_share_the_fills(small):
+    made = config.load_config(small.table)
+    options = dict(seed=0, batch_size=4, limit=None, spread=False)
+    source = sources.Photographs(made, "any", small.folder, "cpu", options)
+    found = [source.case(source.load(p), r) for p in source.names[:2] for r in list(made.rows)[:2]]
+    assert len({c.seed for c in found}) == 4
+    assert [c.common_seed for c in found[:2]] == [found[0].common_seed] * 2
+    assert found[2].common_seed != found[0].common_seed
+
+
+# What is measured.
+
+
+def test_measures_are_the_librarys_own_numbers():
+    x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    one = case(dict(method="gradient"), network(), x, settings=dict(perturbations=3))
+    found = measures.measured(one, ("aupc", "autvc", "autvc_program", "sparseness"))
+    heat = tl.heatmap(tl.gradient(one.model, x, 0))
+    own = dict(bounds=one.model.bounds, draws=3, seed=2, batch_size=8)
+    assert found["aupc"] == pytest.approx(float(tl.metrics.aupc(one.model, x, 0, heat, **own)))
+    for column, order in (("autvc", "paper"), ("autvc_program", "code")):
+        wanted = float(tl.metrics.autvc(heat, order=order))
+        assert found[column] == pytest.approx(wanted, rel=1e-5)
+    assert found["sparseness"] == pytest.approx(float(tl.metrics.gini(heat)))
+    assert found["perturbation 00"] == 1.0 and len([k for k in found if "perturbation" in k]) == 31
+
+
+def test_noise_outside_the_range_is_counted_in_closed_form():
+    x = torch.full((1, 3, 4, 4), 0.25)
+    found = measures.outside(case(dict(method="smoothgrad", level=0.5), x=x))
+    normal = torch.distributions.Normal(0.25, 0.5)
+    p = float(normal.cdf(torch.tensor(0.0)) + 1 - normal.cdf(torch.tensor(1.0)))
+    assert found["outside"] == pytest.approx(p, rel=1e-5)
+    assert found["affected"] == pytest.approx(1 - (1 - p) ** 48)
+    quiet = measures.outside(case(dict(method="adaptgrad"), x=x))
+    assert quiet["outside"] == pytest.approx(0.0125, abs=1e-4)  # one bound is nearer
+
+
+def test_digit_measures_are_one_for_the_same_network_and_its_twin():
+    torch.manual_seed(0)
+    net, twin = tl.mnist.dense().eval(), tl.mnist.dense().eval()
+    twin.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        twin[1].bias -= twin[1].weight.sum(1)
+    nets = dict(network=net, blind=net, moved=net, twin=twin)
+    x = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    for row in (dict(method="gradient"), dict(method="adaptgrad", samples=3)):
+        one = cases.DigitCase(nets, x, 3, row, seed=0, batch_size=8, program=False)
+        assert measures.consistency(one)["consistency"] == pytest.approx(1)
+        found = measures.invariance(one)
+        assert found["invariance_twin"] > 0.999 > found["invariance"]
+
+
+def test_a_measure_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match="measures: no 'beauty'"):
+        measures.function_of("beauty")
+
+
+# Which pictures.
+
+
+def test_pictures_come_by_name_and_twins_are_named(tmp_path):
+    for name in ("b.png", "a.jpg", "sub/c.PNG", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), (name[0].replace(".", "x") == "b" and "red") or "blue").save(
+            tmp_path / name, format="png"
+        )
+    (tmp_path / "notes.txt").write_text("no picture")
+    found = pictures.find(tmp_path, None)
+    assert found.names == ["a.jpg", "b.png"]
+    assert found.skipped == {"sub/c.PNG": "the same file as a.jpg"}
+    assert pictures.find(tmp_path, 1).names == ["a.jpg"]
+
+
+def test_spread_takes_pictures_at_even_distances():
+    names = tl.list_images()
+    assert pictures.find("bundled", 3, spread=True).names == [names[0], names[4], names[8]]
+    assert pictures.find("bundled", 3).names == names[:3]
+    assert pictures.find("bundled", 99, spread=True).names == names
+
+
+def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--images: no folder"):
+        pictures.find(tmp_path / "none", None)
+    with pytest.raises(ValueError, match="holds no picture"):
+        pictures.find(tmp_path, None)
+
+
+# What is kept.
+
+
+def test_a_line_that_was_cut_short_is_dropped_and_the_rest_is_kept(tmp_path):
+    part = store.Part(tmp_path, 0, ["value"])
+    part.add(dict(picture="a", row="r", value=0.1))
+    part.close()
+    for torn in (b"b,r,0.", b'c,"r', b"d"):
+        with part.path.open("ab") as file:
+            file.write(torn)
+        assert set(store.done(tmp_path)) == {("a", "r")}
+        again = store.Part(tmp_path, 0, ["value"])
+        again.close()
+        assert b"b,r" not in part.path.read_bytes()
+    assert store.done(tmp_path)["a", "r"]["value"] == "0.1"
+
+
+def test_a_header_that_was_cut_short_is_written_again(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/worker-0.csv").write_bytes(b"picture,ro")
+    store.Part(tmp_path, 0, ["value"]).close()
+    assert (tmp_path / "parts/worker-0.csv").read_text() == "picture,row,value,note,seconds\n"
+
+
+def test_results_with_other_columns_are_never_thrown_away(tmp_path):
+    part = store.Part(tmp_path, 0, ["value"])
+    part.add(dict(picture="a", row="r", value=0.1))
+    part.close()
+    before = part.path.read_bytes()
+    with pytest.raises(ValueError, match="other columns"):
+        store.Part(tmp_path, 0, ["other"])
+    assert part.path.read_bytes() == before
+
+
+def test_two_runs_do_not_write_into_one_file(tmp_path):
+    pytest.importorskip("fcntl")
+    first = store.Part(tmp_path, 0, ["value"])
+    with pytest.raises(BlockingIOError, match="another process"):
+        store.Part(tmp_path, 0, ["value"])
+    first.close()
+
+
+def test_numbers_come_back_bit_for_bit(tmp_path):
+    values = [0.1, 1e-300, math.pi, 1 / 3, -0.0, float("nan")]
+    text = store.table(["v", "w"], [{"v": v, "w": 1} for v in values])
+    back = [float(line.partition(",")[0] or "nan") for line in text.splitlines()[1:]]
+    assert np.array(back[:5]).tobytes() == np.array(values[:5]).tobytes() and math.isnan(back[5])
+
+
+def test_a_line_break_inside_a_note_does_not_break_the_line(tmp_path):
+    part = store.Part(tmp_path, 0, [])
+    part.add(dict(picture="a", row="r", note='first\nsecond, "third"'))
+    part.close()
+    assert store.done(tmp_path)["a", "r"]["note"] == 'first second, "third"'
+
+
+# A run.
+
+
+def test_a_run_writes_every_picture_and_row_once_in_order(small):
+    folder = small()
+    table = pandas.read_csv(folder / "results.csv")
+    assert list(table.picture) == [f"{k}.png" for k in range(4) for _ in range(3)]
+    assert list(table.row[:3]) == ["gradient", "IG, black", "SmoothTaylor"]
+    assert table[["aupc", "autvc", "sparseness"]].notna().all(axis=None)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["seed"] == 0 and record["device"] == "cpu" and record["versions"]["torch"]
+    assert {"commit", "machine", "rows", "settings", "images"} <= set(record)
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 11])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(small, monkeypatch, after):
+    whole, asked, calls = read(small("whole")), measures.measured, []
+
+    def counting(case, wanted):
+        calls.append((case.seed, case.row["method"]))
+        if len(calls) == after + 1:
+            raise KeyboardInterrupt
+        return asked(case, wanted)
+
+    monkeypatch.setattr(runner, "measured", counting)
+    with pytest.raises(KeyboardInterrupt):
+        small("cut")
+    assert len(store.done(small.tmp / "cut/small-efficientnet_lite0")) == after
+    assert read(small("cut")) == whole
+    assert len(calls) == 12 + 1  # nothing is measured twice
+
+
+def test_workers_share_the_pictures_and_the_result_is_one_workers(small, monkeypatch):
+    whole = read(small("one"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for worker in ("1", "0"):
+        monkeypatch.setenv("RANK", worker)
+        folder = small("two")
+        assert runner.finished(folder) == (worker == "0")
+    assert read(folder) == whole
+    assert len(list((folder / "parts").iterdir())) == 2
+
+
+def test_a_lost_workers_pictures_are_done_by_a_restart_with_another_number_of_workers(
+    small, monkeypatch
+):
+    whole = read(small("one"))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    assert not runner.finished(small("lost"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert read(small("lost")) == whole
+
+
+def test_more_pictures_are_added_to_what_is_there(small):
+    whole = read(small("whole"))
+    folder = small("grown", limit=2)
+    first = (folder / "parts/worker-0.csv").read_bytes()
+    assert read(small("grown")) == whole
+    assert (folder / "parts/worker-0.csv").read_bytes().startswith(first)
+    assert json.loads((folder / "run.json").read_text())["limit"] is None
+
+
+def test_the_size_of_a_pass_changes_rounding_and_nothing_else(small):
+    one, other = (
+        pandas.read_csv(small(out, batch_size=size) / "results.csv")
+        for out, size in (("a", 1), ("b", 7))
+    )
+    numbers = ["aupc", "autvc", "sparseness"]
+    assert np.allclose(one[numbers], other[numbers], rtol=1e-4)
+
+
+def test_another_seed_is_another_run_and_is_refused_in_the_same_folder(small):
+    first = read(small("a"))
+    with pytest.raises(ValueError, match=r"another seed: 0, now 1\. .*another --out"):
+        small("a", seed=1)
+    assert read(small("a")) == first != read(small("b", seed=1))
+
+
+def test_bad_pictures_are_named_and_left_out_and_tried_again(small):
+    whole = read(small("whole"))
+    good = (small.folder / "1.png").read_bytes()
+    (small.folder / "1.png").write_bytes(good[:200])
+    (small.folder / "9.png").write_bytes((small.folder / "0.png").read_bytes())
+    folder = small("some")
+    skipped = (folder / "skipped.csv").read_text()
+    assert "1.png" in skipped and "9.png,the same file as 0.png" in skipped
+    assert b"1.png" not in read(folder) and read(folder).count(b"\n") == 1 + 3 * 3
+    (small.folder / "1.png").write_bytes(good)
+    assert read(small("some")) == whole
+    assert "1.png" not in (folder / "skipped.csv").read_text()
+
+
+def test_a_picture_that_goes_away_is_named(small, monkeypatch):
+    opened = pictures.open_picture
+
+    def gone(images, name):
+        (small.folder / "2.png").unlink(missing_ok=True)
+        return opened(images, name)
+
+    monkeypatch.setattr(sources, "open_picture", gone)
+    folder = small("gone")
+    assert "2.png" in (folder / "skipped.csv").read_text()
+    assert read(folder).count(b"\n") == 1 + 3 * 3
+
+
+def test_a_measure_that_says_nothing_leaves_its_cell_empty_with_a_note(small, monkeypatch):
+    asked = measures.measured
+
+    def fails(case, wanted):
+        if case.row["method"] == "gradient":
+            raise ValueError("model: no score\nto divide by")
+        return asked(case, wanted)
+
+    monkeypatch.setattr(runner, "measured", fails)
+    table = tables.read(small("notes"))
+    empty = table[table.row == "gradient"]
+    assert empty.aupc.isna().all() and (empty.note == "model: no score to divide by").all()
+    assert "-" in tables.text(table, config.load_config(small.table)).splitlines()[1]
+
+
+def test_a_full_disk_stops_the_run_and_what_is_done_is_kept(small):
+    whole = read(small("whole"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (small.tmp / "whole/small-efficientnet_lite0/run.json").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))
+    try:
+        with pytest.raises(OSError, match=r"large|space"):
+            for k in range(100):  # run.json fits, so the lines of the pictures must not
+                small("full", limit=None if k == 0 else 4)
+                (small.tmp / "filler").write_bytes(b"x" * (size + 200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read(small("full")) == whole
+
+
+# What is concluded.
+
+
+def results(**values):
+    count = len(next(iter(values.values())))
+    rows = [dict(picture=f"{i}", row=r, aupc=v[i]) for i in range(count) for r, v in values.items()]
+    return pandas.DataFrame(rows)
+
+
+def test_a_summary_has_means_and_standard_errors_over_pictures():
+    table = tables.summary(results(a=[1.0, 2.0, 6.0], b=[1.0, np.nan, 2.0]), ["aupc"])
+    assert table.loc["a"].tolist() == pytest.approx([3.0, math.sqrt(7 / 3), 3])
+    assert table.loc["b"].tolist() == pytest.approx([1.5, 0.5, 2])
+    assert list(table.index) == ["a", "b"]
+
+
+def test_a_paired_difference_cancels_what_pictures_share():
+    base = np.array([0.0, 100.0, 1000.0, -50.0])
+    found = tables.differences(
+        results(a=list(base + np.array([1, 2, 3, 2])), b=list(base)), "aupc", ["a"], ["b"]
+    )
+    half = 3.182446 * np.std([1, 2, 3, 2], ddof=1) / 2  # Student's t, 3 degrees of freedom
+    assert found["difference"] == pytest.approx(2) and found["n"] == 4
+    assert [found["low"], found["high"]] == pytest.approx([2 - half, 2 + half], rel=1e-6)
+    one = tables.differences(results(a=[1.0], b=[3.0]), "aupc", ["a"], ["b"])
+    assert one["difference"] == -2 and math.isnan(one["low"])
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"),
+    [(-5.0, "holds"), (5.0, "does not hold here"), (0.0, "not told apart")],
+)
+def test_a_claim_holds_where_the_whole_interval_is_on_its_side(tmp_path, shift, verdict):
+    path = tmp_path / "own.toml"
+    claim = '{ says = "a", measure = "aupc", better = ["IG, black"], worse = ["gradient"] }'
+    path.write_text(SMALL.replace("claims = [", f"claims = [{claim},"))
+    made = config.load_config(path)
+    table = results(gradient=[0.0, 1.0, 2.0], **{"IG, black": [shift, shift + 1.5, shift + 1.7]})
+    table["sparseness"] = table.aupc
+    found = tables.claims(table, made)
+    assert found.verdict[0] == verdict  # lower is better for AUPC, higher for sparseness
+    opposite = {"holds": "does not hold here", "does not hold here": "holds"}
+    assert found.verdict[1] == opposite.get(verdict, verdict)
+
+
+# The command.
+
+
+def test_the_command_prints_the_table_beside_what_the_paper_prints(small, capsys):
+    given = [str(small.table), "--images", str(small.folder), "--out", str(small.tmp / "c")]
+    assert main([*given, "--quick", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "4 pictures" in out and "quick: fewer draws" in out and "12.5" in out
+    assert "- IG is sparser: " in out
+    assert (small.tmp / "c/small-efficientnet_lite0-quick/table.txt").exists()
+
+
+def test_the_command_lists_the_tables_says_costs_and_names_mistakes(small, capsys):
+    assert main([]) == 0
+    assert all(name in capsys.readouterr().out for name in ["goh-table1"])
+    assert main(["goh-table1", "--cost"]) == 0
+    assert "a picture" in capsys.readouterr().out
+    assert main(["goh-table1", "--images", str(small.tmp / "none"), "--out", str(small.tmp)]) == 1
+    assert "--images: no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["goh-table1", "--limit", "0"])
+
+
+def test_an_interrupt_of_the_command_says_that_all_is_kept(small, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "tutorial_lib.reproduce.__main__.run",
+        lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt),
+    )
+    assert main([str(small.table)]) == 130
+    assert "what is done is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["maps", "curves"])
+def test_figures_are_drawn_from_what_was_kept(small, kind):
+    own = SMALL.replace('title = "Three maps"', f'title = "Three maps"\nkind = "{kind}"')
+    small.table.write_text(own.replace('"sparseness"]', '"autvc_program", "sparseness"]'))
+    given = [str(small.table), "--images", str(small.folder), "--limit", "2", "--device", "cpu"]
+    assert main([*given, "--out", str(small.tmp / kind)]) == 0
+    folder = small.tmp / kind / "small-efficientnet_lite0"
+    wanted = {"maps": {"small.png"}, "curves": {"aupc.png", "autvc.png"}}[kind]
+    assert {p.name for p in folder.glob("*.png")} == wanted
+    for path in folder.glob("*.png"):
+        assert np.asarray(Image.open(path)).std() > 10
