@@ -4,12 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 VENDOR := _build/static/vendor
 SITE := _build/html/.complete
-PACKAGE := $(wildcard tutorial_lib/*.py tutorial_lib/*/*.py)
+PACKAGE := $(wildcard tutorial_lib/*.py tutorial_lib/*/*.py tutorial_lib/reproduce/configs/*.toml)
 PAGES := $(shell grep -ls '^kernelspec:' book/*.md)
 NOTEBOOKS := $(PAGES:book/%.md=_build/notebooks/%.ipynb)
 CHECKED := $(PAGES:book/%.md=_build/nbval/%.passed)
 EXPECTED := $(wildcard tests/expected_outputs/*.json)
-BOOK := _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/results/*)
+BOOK := _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/results/* book/results/*/*)
 
 # $(call step,name,command,hint): say what runs; where it fails, say so and what helps.
 define step

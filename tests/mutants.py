@@ -39,6 +39,12 @@ TESTS = {
     "metrics/perturbation.py": ["test_perturbation.py"],
     "metrics/total_variation.py": ["test_total_variation.py"],
     "metrics/sparseness.py": ["test_sparseness.py"],
+    "reproduce/cases.py": ["test_reproduce.py"],
+    "reproduce/measures.py": ["test_reproduce.py"],
+    "reproduce/pictures.py": ["test_reproduce.py"],
+    "reproduce/runner.py": ["test_reproduce.py"],
+    "reproduce/store.py": ["test_reproduce.py"],
+    "reproduce/tables.py": ["test_reproduce.py"],
 }
 # A few tests take most of the time, so they run where the others notice nothing.
 SLOW = "standard_error_matches or gaussian_blurred or memory or equals_unfolded or survives_float32"
@@ -360,6 +366,36 @@ MUTANTS = {
     "made weights are folded": ("prepare.py", 'layer._parameters.get("weight")', "layer.weight"),
     "the penalty is not squared": ("mnist.py", "slope.square().sum()", "slope.abs().sum()"),
     "the penalty of the mean loss": ("mnist.py", 'reduction="sum"', 'reduction="mean"'),
+    "an interval for single pictures": ("reproduce/tables.py", "/ math.sqrt(n)", "/ 1"),
+    "a one-sided interval": ("reproduce/tables.py", "(1 + confidence) / 2", "confidence"),
+    "the claimed side is the other": (
+        "reproduce/tables.py",
+        '== "lower" else 1',
+        '!= "lower" else 1',
+    ),
+    "the map at the picture for nothing": (
+        "reproduce/cases.py",
+        "+ clean) / (count + 1)",
+        "+ clean) / count",
+    ),
+    "sigma in the network's units": (
+        "reproduce/cases.py",
+        'given["sigma"], noise.IMAGENET_BOUNDS)',
+        'given["sigma"], bounds)',
+    ),
+    "the paper's confidence for the program's": (
+        "reproduce/cases.py",
+        "] = 2 * given",
+        "] = 1 * given",
+    ),
+    "seeds of pictures alone": ("reproduce/cases.py", "*names]", "*names[:1]]"),
+    "all values outside": ("reproduce/measures.py", "1 - none}", "none}"),
+    "twins are counted twice": ("reproduce/pictures.py", "if digest in first:", "if False:"),
+    "every worker does everything": ("reproduce/runner.py", "[worker::workers]", "[:]"),
+    "rows are measured again": ("reproduce/runner.py", "(picture, row) not in before", "True"),
+    "half a line is kept": ("reproduce/store.py", 'there.rfind(b"\\n") + 1', "len(there)"),
+    "half a line is read": ("reproduce/store.py", 'rpartition(b"\\n")[0]', 'rpartition(b"@")[2]'),
+    "a full disk keeps half a line": ("reproduce/store.py", "self.file.truncate(before)", "pass"),
 }
 
 

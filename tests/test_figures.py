@@ -57,3 +57,14 @@ def test_chord_runs_from_the_reference_to_the_point_and_marks_every_contribution
     assert drawn["tangent"].get_slope() == 5.0 and drawn["tangent"].get_xy1() == (2.0, 3.0)
     marks = [line.get_xydata().tolist() for line in right.lines if len(line.get_xydata()) == 1]
     assert marks == [[[2, 3]], [[2, 6]]]
+
+
+def test_dots_have_a_line_for_each_label_and_a_panel_for_each_measure():
+    fig = figures.dots(["a", "b"], {"m": ([1, 2], [0.5, 0.1]), "n": ([3, 4], [1, 1])}, zero=True)
+    left, right = fig.axes
+    drawn = [c.lines[0].get_xydata().tolist() for c in left.containers]
+    assert drawn == [[[1, 0]], [[2, 1]]]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["a", "b"]
+    assert left.get_title() == "m" and right.get_title() == "n"
+    ends = right.containers[0].lines[2][0].get_segments()[0]
+    assert ends[:, 0].tolist() == [2, 4]

@@ -171,6 +171,39 @@ def network(columns: Sequence[Sequence[str]], weights: Sequence, titles: Sequenc
     return fig
 
 
+def dots(
+    labels: Sequence[str],
+    panels: dict[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    zero: bool = False,
+    colours: Sequence[int] | None = None,
+) -> Figure:
+    """A table as a figure: one line a label, one panel a measure, a dot with its error bar.
+
+    panels: title -> (values, half widths), as many as labels; NaN leaves a gap. zero: draw the line
+    where nothing differs. colours: a number for each label, its colour and marker.
+
+    >>> dots(["IG", "SmoothTaylor"], {"AUPC": ([14.0, 12.0], [1.0, 1.5])})
+    """
+    height = 0.9 + 0.26 * len(labels)
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(7.2, height), sharey=True, squeeze=False, layout="constrained"
+    )
+    plt.close(fig)
+    colours = list(colours or [0] * len(labels))
+    for ax, (title, (values, errors)) in zip(axes[0], panels.items(), strict=True):
+        for y, (value, error, kind) in enumerate(zip(values, errors, colours, strict=True)):
+            look = dict(color=COLOURS[kind], marker=MARKERS[kind], ms=5, capsize=2)
+            ax.errorbar(value, y, xerr=error, **look)
+        if zero:
+            ax.axvline(0, color="0.35", lw=1, zorder=1)
+        ax.set_title(title, fontsize=10)
+        ax.grid(alpha=0.25)
+    axes[0, 0].set_yticks(range(len(labels)), labels)
+    axes[0, 0].invert_yaxis()
+    return fig
+
+
 def _arrow(ax, start: tuple, end: tuple, weight: float) -> None:
     colour, style = (COLOURS[0], "-") if weight > 0 else (COLOURS[1], "--")
     look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 40, "shrinkB": 40}
