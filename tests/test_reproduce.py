@@ -258,7 +258,7 @@ def test_the_programs_integrated_gradients_weighs_both_ends():
 
 
 def test_a_search_starts_and_steps_in_the_papers_units_and_says_what_it_found():
-    row = dict(method=cases.SEARCH, objective="autvc", roots=3, max_iterations=2)
+    row = dict(method=cases.SEARCH, objective="autvc", search_roots=3, max_iterations=2)
     x = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     found = case(row, x=x)
     assert found.attribution.shape == x.shape

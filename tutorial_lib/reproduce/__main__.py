@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "--program", action="store_true", help="as the authors' programs compute, where they differ"
     )
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--batch-size", type=_positive, help="gradients a pass (8, on a GPU 50)")
+    made.add_argument("--batch-size", type=_positive, help="gradients a pass (4, on a GPU 50)")
     made.add_argument("--threads", type=_positive, default=1, help="of a worker on a CPU (1)")
     made.add_argument("--cost", action="store_true", help="only say what it costs, in passes")
     return made

@@ -150,7 +150,7 @@ class Case:
     def _searched(self) -> Tensor:
         """SmoothTaylor at the sigma of Algorithm 1, started and stepped in the papers' units."""
         row = dict(self.row)
-        objective, roots = row["objective"], row.get("roots", 150)
+        objective, roots = row["objective"], row.get("search_roots", 150)
         span = noise.sigma_from_level(1.0, self.model.bounds)
         unit = span / noise.sigma_from_level(1.0, noise.IMAGENET_BOUNDS)
         calls = dict(batch_size=self.batch_size)

@@ -18,7 +18,7 @@ DATA = ("photographs", "digits")
 EFFORTS = ("full", "reduced", "quick")
 CONVENTIONS = ("paper", "program")
 COUNTS = ("steps", "baselines", "samples", "roots", "weight_samples", "max_iterations")
-COUNTS += ("perturbations", "epochs")
+COUNTS += ("search_roots", "perturbations", "epochs")
 
 
 @dataclass(frozen=True)

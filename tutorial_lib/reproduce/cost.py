@@ -11,7 +11,7 @@ def gradients(row: dict) -> int:
     """Gradients of one map."""
     method, inner = row["method"], row.get("inner")
     if method == SEARCH:
-        roots, most = row.get("roots", 150), 2 * row.get("max_iterations", 20) + 1
+        roots, most = row.get("search_roots", 150), 2 * row.get("max_iterations", 20) + 1
         return roots * (most + 1)  # at most: every iteration may look on both sides
     own = {
         "integrated_gradients": row.get("steps", 50) * row.get("baselines", 1),

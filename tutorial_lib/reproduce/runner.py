@@ -49,7 +49,7 @@ def run(
     name: see `load_config`. model: see `load_model` ("mlp" for digits). images: "bundled", a folder
     of pictures, or of torchvision's MNIST for digits. limit: the first so many; spread: so many at
     even distances instead. device: None takes a GPU if there is one. out: results go to
-    out/NAME-MODEL. batch_size: gradients a pass, 8 on a CPU and 50 on a GPU by default. threads: of
+    out/NAME-MODEL. batch_size: gradients a pass, 4 on a CPU and 50 on a GPU by default. threads: of
     a worker on a CPU. The same run has the same results to the last digit; another batch size,
     device or number of threads changes rounding.
 
@@ -62,7 +62,7 @@ def run(
     config = load_config(name, effort=effort, conventions=conventions)
     worker, workers = _share()
     device = _device(device)
-    batch_size = batch_size or (50 if str(device).startswith("cuda") else 8)
+    batch_size = batch_size or (50 if str(device).startswith("cuda") else 4)
     model = model or ("mlp" if config.data == "digits" else "efficientnet_lite0")
     options = dict(seed=seed, batch_size=batch_size, limit=limit, spread=spread)
     folder = Path(out) / _folder(config, model)
