@@ -392,7 +392,7 @@ MUTANTS = {
     "all values outside": ("reproduce/measures.py", "1 - none}", "none}"),
     "twins are counted twice": ("reproduce/pictures.py", "if digest in first:", "if False:"),
     "every worker does everything": ("reproduce/runner.py", "[worker::workers]", "[:]"),
-    "rows are measured again": ("reproduce/runner.py", "(picture, row) not in before", "True"),
+    "rows are measured again": ("reproduce/runner.py", "(picture, row) not in there", "True"),
     "half a line is kept": ("reproduce/store.py", 'there.rfind(b"\\n") + 1', "len(there)"),
     "half a line is read": ("reproduce/store.py", 'rpartition(b"\\n")[0]', 'rpartition(b"@")[2]'),
     "a full disk keeps half a line": ("reproduce/store.py", "self.file.truncate(before)", "pass"),

@@ -1,3 +1,4 @@
+import json
 import struct
 import zlib
 
@@ -8,6 +9,7 @@ from PIL import Image
 from tests.built import ROOT
 from tutorial_lib import data
 from tutorial_lib.data import image_credit, list_images, load_image, to_rgb
+from tutorial_lib.reproduce import load_config
 
 
 def grey(value=100, size=(8, 6)):
@@ -248,3 +250,18 @@ def test_every_stored_table_has_the_script_that_made_it_and_is_whole(path):
     rows = data.load_results(path.stem)
     assert all(f'"{column}"' in script for column in rows[0])
     assert all(set(row) == set(rows[0]) for row in rows) and None not in rows[0]
+
+
+REPRODUCED = sorted((data.RESULTS / "reproduced").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", REPRODUCED, ids=lambda p: p.stem)
+def test_every_reproduced_table_has_its_record_and_all_its_rows(path):
+    record = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    made = load_config(path.stem, effort=record["effort"], conventions=record["conventions"])
+    assert record["rows"] == made.rows and record["settings"] == made.settings
+    assert not record["images"].startswith("/") and not record["commit"].endswith("+")
+    rows = data.load_results(f"reproduced/{path.stem}")
+    names = list(dict.fromkeys(row["picture"] for row in rows))
+    assert [(r["picture"], r["row"]) for r in rows] == [(n, r) for n in names for r in made.rows]
+    assert len(names) >= 20

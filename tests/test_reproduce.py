@@ -571,6 +571,21 @@ def test_a_summary_has_means_and_standard_errors_over_pictures():
     assert list(table.index) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("mean", "error", "text"),
+    [
+        (12.3456, 0.789, "12.35 +- 0.79"),
+        (0.01332, 0.000041, "0.013320 +- 0.000041"),
+        (40.0, 6.23, "40.0 +- 6.2"),
+        (1.0, 0.0, "1.00 +- 0.00"),
+        (3.25, float("nan"), "3.25"),
+    ],
+)
+def test_a_cell_shows_two_digits_of_its_error(mean, error, text):
+    assert tables._cell(mean, error, 5, 5) == text
+    assert tables._cell(mean, error, 3, 5) == text + " (n 3)"
+
+
 def test_a_paired_difference_cancels_what_pictures_share():
     base = np.array([0.0, 100.0, 1000.0, -50.0])
     found = tables.differences(

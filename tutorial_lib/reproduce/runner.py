@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.backends import cudnn
 from tqdm.auto import tqdm
 
 from tutorial_lib.reproduce import store
@@ -66,17 +67,18 @@ def run(
     model = model or ("mlp" if config.data == "digits" else "efficientnet_lite0")
     options = dict(seed=seed, batch_size=batch_size, limit=limit, spread=spread)
     folder = Path(out) / _folder(config, model)
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     record = _record(config, model, images, device, threads, options)
     store.remember(folder, record, BINDING)
     columns = _columns(config)
     part = store.Part(folder, worker, ["target", "score", *columns])
+    before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
+    torch.set_num_threads(threads)
+    cudnn.deterministic, cudnn.benchmark = True, False
     try:
         source = SOURCES[config.data](config, model, images, device, options)
-        before = store.done(folder)
+        there = store.done(folder)
         mine = [
-            (picture, [row for row in config.rows if (picture, row) not in before])
+            (picture, [row for row in config.rows if (picture, row) not in there])
             for picture in source.names[worker::workers]
         ]
         total = sum(len(rows) for _, rows in mine)
@@ -88,6 +90,8 @@ def run(
                     _measure(source, picture, rows, config, folder, part, bar)
     finally:
         part.close()
+        torch.set_num_threads(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
     _merge(folder, config, source.names, source.skipped, columns)
     return folder
 

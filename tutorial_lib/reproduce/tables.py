@@ -108,7 +108,8 @@ def _has(config: Config, measure: str) -> bool:
 def _cell(mean: float, error: float, n: int, pictures: int) -> str:
     if not n:
         return "-"
-    digits = 3 if abs(mean) >= 0.1 else 4
-    shown = f"{mean:.{digits}f}"
+    size = error if error > 0 else abs(mean) / 10
+    digits = min(max(1 - math.floor(math.log10(size)), 1), 6) if size > 0 else 3
+    shown = f"{mean:.{digits}f}"  # two digits of the error say enough
     shown += f" +- {error:.{digits}f}" if error == error else ""
     return shown + (f" (n {n})" if n < pictures else "")
