@@ -1,12 +1,21 @@
 """The papers' tables and figures from one command: `python -m tutorial_lib.reproduce NAME`.
 
 `configs/` says what each table measures, one small file each. `runner.py` measures picture by
-picture; `cases.py` makes the maps and `measures.py` the numbers; `store.py` keeps what is done;
-`tables.py` and `drawings.py` show it.
+picture; `rows.py` and `cases.py` make the maps and `measures.py` the numbers; `store.py` keeps
+what is done; `tables.py` and `drawings.py` show it.
 """
 
 from tutorial_lib.reproduce.config import Config, list_configs, load_config
 from tutorial_lib.reproduce.runner import run
-from tutorial_lib.reproduce.tables import claims, differences, summary
+from tutorial_lib.reproduce.tables import claims, differences, summary, text
 
-__all__ = ["Config", "claims", "differences", "list_configs", "load_config", "run", "summary"]
+__all__ = [
+    "Config",
+    "claims",
+    "differences",
+    "list_configs",
+    "load_config",
+    "run",
+    "summary",
+    "text",
+]

@@ -48,7 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     effort = "quick" if given.quick else given.effort
     conventions = "program" if given.program else "paper"
-    signal.signal(signal.SIGTERM, _interrupt)  # how SLURM says that the time is up
     try:
         config = load_config(given.name, effort=effort, conventions=conventions)
         if given.cost:
@@ -77,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except (OSError, ValueError, ImportError) as error:
         print(f"stopped: {error}", file=sys.stderr)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno:  # a full disk, a lost connection
             print("what is done is kept: the same command goes on", file=sys.stderr)
         return 1
     return 0
@@ -86,18 +85,23 @@ def main(arguments: list[str] | None = None) -> int:
 def report(folder: Path, config) -> None:
     """Print the table and the verdicts, and keep both, with the figures, beside the results."""
     results = tables.read(folder)
+    if results.empty:
+        print(f"no picture could be read, see {folder / 'skipped.csv'}")
+        return
     pictures = results.picture.nunique()
     head = f"{config.source}: {config.title}\n{pictures} pictures, mean +- standard error"
-    head += "" if config.effort == "full" else f"; {config.effort}: fewer draws than the paper"
+    head += (
+        ""
+        if config.effort == "full"
+        else f"; {config.effort}: counts cut down where they are large"
+    )
     shown = [head, "", tables.text(results, config)] if config.measures else [head]
     if config.claims:
         verdicts = tables.claims(results, config)
         shown += ["", "the paper's claims, on these pictures (95 % intervals, paired):"]
         for v in verdicts.to_dict("records"):
-            shown.append(
-                f"- {v['claim']}: {v['verdict']} "
-                f"({v['measure']} {v['difference']:+.3f}, {v['low']:+.3f} to {v['high']:+.3f})"
-            )
+            numbers = f"{v['difference']:+.3f}, {v['low']:+.3f} to {v['high']:+.3f}"
+            shown.append(f"- {v['claim']}: {v['verdict']} ({v['measure']} {numbers})")
     notes = results.note.dropna()
     if len(notes):
         shown += ["", f"{len(notes)} of {len(results)} lines lack a number; first: {notes.iloc[0]}"]
@@ -118,8 +122,10 @@ def _positive(text: str) -> int:
 
 
 def _interrupt(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)  # how SLURM says that the time is up
     sys.exit(main())

@@ -1,16 +1,20 @@
 """What a table or a figure of a paper measures: read from a small TOML file, and checked.
 
-A file in `configs/` has: `title`; `source` (paper and number); `draws` (the kind: "table",
-"curves" or "maps"); `data` ("photographs" or "digits"); `measures`; `rows`, each with a `name` and
-a `method`, whose other entries are the method's keywords, counts and sigmas as the paper has them;
-`claims` of the paper, as comparisons of rows; and under `[quick]` and `[reduced]` the most of any
-count ("steps", "roots", ...) at those efforts. `printed` in a row holds the paper's numbers for it.
+A file in `configs/` has: `title`; `source` (paper and number); `program` (whose program's
+conventions `--program` takes, "goh" or "zhou"); `kind` ("table", "curves" or "maps"); `data`
+("photographs" or "digits"); `measures`; `rows`, each with a `name` and a `method`, whose other
+entries are the method's keywords, counts, levels and sigmas as the paper has them; `claims` of the
+paper, as comparisons of rows; and under `[quick]` and `[reduced]` the most of any count ("steps",
+"roots", ...) at those efforts. `printed` in a row holds the paper's numbers for it.
 """
 
 import difflib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+
+from tutorial_lib.reproduce.measures import DIRECTIONS
+from tutorial_lib.reproduce.rows import PROGRAMS
 
 FOLDER = Path(__file__).parent / "configs"
 KINDS = ("table", "curves", "maps")
@@ -37,6 +41,7 @@ class Config:
     settings: dict
     effort: str
     conventions: str
+    program: str
 
 
 def list_configs() -> list[str]:
@@ -80,9 +85,13 @@ def load_config(name: str | Path, *, effort: str = "full", conventions: str = "p
 
 def _config(name: str, text: dict, effort: str, conventions: str) -> Config:
     kind, data = text.pop("kind", "table"), text.pop("data", "photographs")
-    for what, given, known in (("kind", kind, KINDS), ("data", data, DATA)):
-        if given not in known:
-            raise ValueError(f"{name}: {what} is {given!r}, expected one of {', '.join(known)}")
+    program = text.pop("program", "")
+    given = (("kind", kind, KINDS), ("data", data, DATA), ("program", program, PROGRAMS))
+    for what, value, known in given:
+        if value not in known:
+            raise ValueError(f"{name}: {what} is {value!r}, expected one of {', '.join(known)}")
+    if (kind, data) == ("maps", "digits"):
+        raise ValueError(f"{name}: figures of maps are made of photographs")
     missing = [key for key in ("title", "source", "rows") if not text.get(key)]
     if missing:
         raise ValueError(f"{name}: no {', '.join(missing)}")
@@ -96,25 +105,33 @@ def _config(name: str, text: dict, effort: str, conventions: str) -> Config:
             raise ValueError(f"{name}: each row needs a name of its own and a method: {row}")
         printed[label] = row.pop("printed", {})
         rows[label] = _at_most(row, most)
+    _check_claims(name, claims, rows, measures)
+    if unknown := set(text) - set(COUNTS):
+        raise ValueError(f"{name}: {', '.join(sorted(unknown))} is not known in such a file")
+    return Config(
+        name=name,
+        title=title,
+        source=source,
+        kind=kind,
+        data=data,
+        measures=measures,
+        rows=rows,
+        claims=claims,
+        printed=printed,
+        settings=_at_most(text, most),
+        effort=effort,
+        conventions=conventions,
+        program=program if conventions == "program" else "",
+    )
+
+
+def _check_claims(name: str, claims: tuple, rows: dict, measures: tuple) -> None:
     for claim in claims:
         named = [*claim.get("better", []), *claim.get("worse", [])]
         unknown = [row for row in named if row not in rows]
-        if unknown or claim.get("measure") not in measures:
+        measure = claim.get("measure")
+        if unknown or measure not in measures or measure not in DIRECTIONS:
             raise ValueError(f"{name}: a claim names what is not there: {claim}")
-    return Config(
-        name,
-        title,
-        source,
-        kind,
-        data,
-        measures,
-        rows,
-        claims,
-        printed,
-        _at_most(text, most),
-        effort,
-        conventions,
-    )
 
 
 def _at_most(entries: dict, most: dict) -> dict:

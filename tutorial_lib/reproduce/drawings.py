@@ -1,5 +1,6 @@
 """The figures of a run, as PNG files in its folder."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from tutorial_lib.plots import lines, picture_grid
 from tutorial_lib.reproduce.config import Config
 from tutorial_lib.reproduce.measures import POINTS
 from tutorial_lib.reproduce.runner import map_path
+from tutorial_lib.reproduce.store import replace
 
+MOST = 12  # pictures in a figure of maps
 AXES = {"aupc": ("windows replaced", "score, first = 1"), "autvc": ("level of the pyramid", "ATV")}
 
 
@@ -26,8 +29,10 @@ def draw(folder: Path, results: pandas.DataFrame, config: Config) -> list[Path]:
         figures = {}
     paths = []
     for name, figure in figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=200)
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=200)
+        replace(paths[-1], buffer.getvalue())
     return paths
 
 
@@ -48,19 +53,29 @@ def curves(results: pandas.DataFrame, config: Config, measure: str) -> Figure:
 
 
 def maps(folder: Path, results: pandas.DataFrame, config: Config) -> Figure:
-    """Saliency maps, a line for each picture and a column for each row, each on its own scale."""
-    names = list(dict.fromkeys(results.picture))
+    """The first pictures and their saliency maps, a column a row, each map on its own scale.
+
+    A place is empty where a map could not be made.
+    """
+    names = list(dict.fromkeys(results.picture))[:MOST]
     panels = []
     for name in names:
+        panels.append(_kept(map_path(folder, name)))
         for row in config.rows:
-            heat = torch.from_numpy(np.load(map_path(folder, name, row)))[None]
-            panels.append(saliency_map(heat[:, None])[0])
-    titles = [Path(name).stem[:14] for name in names]
+            heat = _kept(map_path(folder, name, row))
+            shown = None if heat is None else saliency_map(torch.from_numpy(heat)[None, None])[0]
+            panels.append(shown)
+    columns = ["picture", *(row.replace(", ", "\n") for row in config.rows)]
     return picture_grid(
         panels,
-        columns=len(config.rows),
-        column_titles=list(config.rows),
-        row_titles=titles,
+        columns=len(columns),
+        column_titles=columns,
+        row_titles=[Path(name).stem[:14] for name in names],
+        shared=False,
         colorbar=False,
         size=1.5,
     )
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    return np.load(path) if path.exists() else None

@@ -4,6 +4,7 @@
 has both the paper's and the program's way of computing a column names the second `..._program`.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,8 @@ import torch
 from tutorial_lib import metrics, noise
 from tutorial_lib.maps import saliency_map
 from tutorial_lib.metrics.total_variation import area
-from tutorial_lib.reproduce.cases import Case, DigitCase, keywords
+from tutorial_lib.reproduce.cases import Case, DigitCase
+from tutorial_lib.reproduce.rows import keywords
 
 DIRECTIONS = {
     "aupc": "lower",
@@ -93,40 +95,40 @@ def outside(case: Case) -> dict[str, float]:
 
 
 def consistency(case: DigitCase) -> dict[str, float]:
-    """Mean over pictures of |rho|, signed maps and magnitudes (Zhou et al., 2024, Consistency)."""
-    own = dict(method=case.method(), seed=case.seed)
+    """|rho| with a network that learnt nothing, signed maps and magnitudes (Zhou et al., 2024).
+
+    Both maps have the same noise.
+    """
+    pair = case.map("network"), case.map("blind")
     names = {"consistency": False, "consistency_magnitudes": True}
-    pair = case.networks["network"], case.networks["blind"]
-    return {
-        name: abs(float(metrics.consistency(*pair, case.x, case.target, absolute=a, **own)))
-        for name, a in names.items()
-    }
+    return {n: abs(float(metrics.rank_correlation(*pair, absolute=a))) for n, a in names.items()}
 
 
 def invariance(case: DigitCase) -> dict[str, float]:
-    """Rank correlation after a shift by 1, bounds moved along (Zhou et al., 2024, Invariance).
+    """rho after a shift of all inputs by 1, bounds moved along (Zhou et al., 2024, Invariance).
 
-    For a network trained on the shifted digits and for the one that computes the same function.
+    With a network trained on the shifted digits, and with the one that computes the same function.
     """
-    moved = {k: v for k, v in case.method(1.0).keywords.items() if k != "batch_size"}
-    own = dict(method=case.method(), seed=case.seed, shift=1.0, shifted=moved)
     names = {"invariance": "moved", "invariance_twin": "twin"}
-    nets = case.networks
+    here = case.map("network")
     return {
-        name: float(metrics.invariance(nets["network"], nets[other], case.x, case.target, **own))
-        for name, other in names.items()
+        n: float(metrics.rank_correlation(here, case.map(other, 1.0))) for n, other in names.items()
     }
 
 
-def measured(case: Case | DigitCase, wanted: tuple[str, ...]) -> dict[str, float]:
-    """The numbers of the functions that `wanted` columns come from, and what the map itself adds.
+def measured(case: Case | DigitCase, wanted: tuple[str, ...]) -> dict[str, float | str]:
+    """The numbers of the functions that `wanted` columns come from, and what a search found.
 
-    Raises ValueError for a column that no function returns, and where a measure says nothing.
+    "note" says why a number is missing: a measure that says nothing raises ValueError, or is NaN.
     """
-    numbers = {}
+    numbers, notes = {}, []
     for function in dict.fromkeys(function_of(column) for column in wanted):
-        numbers |= function(case)
-    return {**numbers, **case.extra}
+        try:
+            numbers |= function(case)
+        except ValueError as error:
+            notes.append(str(error))
+    notes += [f"{c}: not a number" for c in wanted if math.isnan(numbers.get(c, 0.0))]
+    return {**numbers, **case.extra, "note": "; ".join(dict.fromkeys(notes))}
 
 
 def function_of(column: str) -> Callable:

@@ -46,6 +46,10 @@ def find(images: str | os.PathLike, limit: int | None, spread: bool = False) -> 
         )
     names, skipped, first = [], {}, {}
     for name in _chosen(paths, limit, spread):
+        if not name.isprintable():  # bytes that are no text, line breaks
+            plain = name.encode("utf-8", "backslashreplace").decode("utf-8")
+            skipped[plain.replace("\n", "\\n")] = "its name cannot be written down"
+            continue
         try:
             digest = hashlib.sha256((folder / name).read_bytes()).digest()
         except OSError:

@@ -6,10 +6,12 @@ for one another, so one that is killed holds nobody up: the next start does what
 seeds follow from names, and a case is computed alone, so nothing depends on who does it, or when.
 """
 
+import io
 import os
 import platform
 import subprocess
 import time
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -18,10 +20,12 @@ import torch
 from torch.backends import cudnn
 from tqdm.auto import tqdm
 
+from tutorial_lib.noise import IMAGENET_BOUNDS
 from tutorial_lib.reproduce import store
-from tutorial_lib.reproduce.cases import SEARCH
+from tutorial_lib.reproduce.cases import seed_of
 from tutorial_lib.reproduce.config import Config, load_config
 from tutorial_lib.reproduce.measures import POINTS, function_of, measured
+from tutorial_lib.reproduce.rows import SEARCH, check
 from tutorial_lib.reproduce.sources import SOURCES
 
 BINDING = ("table", "effort", "conventions", "rows", "settings", "measures", "model", "images")
@@ -61,39 +65,47 @@ def run(
     is kept in both cases, as after an interrupt.
     """
     config = load_config(name, effort=effort, conventions=conventions)
+    columns = _columns(config)
+    bounds = (0.0, 1.0) if config.data == "digits" else IMAGENET_BOUNDS
+    for row in config.rows.values():
+        check(row, bounds, config.program)
     worker, workers = _share()
     device = _device(device)
-    batch_size = batch_size or (50 if str(device).startswith("cuda") else 4)
+    batch_size = batch_size or (50 if device.type == "cuda" else 4)
     model = model or ("mlp" if config.data == "digits" else "efficientnet_lite0")
     options = dict(seed=seed, batch_size=batch_size, limit=limit, spread=spread)
     folder = Path(out) / _folder(config, model)
-    record = _record(config, model, images, device, threads, options)
-    store.remember(folder, record, BINDING)
-    columns = _columns(config)
-    part = store.Part(folder, worker, ["target", "score", *columns])
     before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
     torch.set_num_threads(threads)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         source = SOURCES[config.data](config, model, images, device, options)
-        there = store.done(folder)
-        mine = [
-            (picture, [row for row in config.rows if (picture, row) not in there])
-            for picture in source.names[worker::workers]
-        ]
-        total = sum(len(rows) for _, rows in mine)
-        if total:
-            (folder / "results.csv").unlink(missing_ok=True)  # of an earlier, smaller run
-        with tqdm(total=total, unit="map", disable=not progress or worker > 0) as bar:
-            for picture, rows in mine:
-                if rows:
+        store.remember(folder, _record(config, model, images, device, threads, options), BINDING)
+        with closing(store.Part(folder, worker, ["target", "score", *columns])) as part:
+            mine = _missing(folder, config, source.names[worker::workers])
+            if _missing(folder, config, source.names):
+                (folder / "results.csv").unlink(missing_ok=True)  # of an earlier, smaller run
+            total = sum(len(rows) for _, rows in mine)
+            with tqdm(total=total, unit="map", disable=not progress or worker > 0) as bar:
+                for picture, rows in mine:
                     _measure(source, picture, rows, config, folder, part, bar)
     finally:
-        part.close()
         torch.set_num_threads(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]
     _merge(folder, config, source.names, source.skipped, columns)
     return folder
+
+
+def _missing(folder: Path, config: Config, names: list[str]) -> list[tuple[str, list[str]]]:
+    """The pictures with rows that are not measured yet, and these rows."""
+    there = store.done(folder)
+
+    def kept(picture: str, row: str) -> bool:
+        drawn = config.kind != "maps" or map_path(folder, picture, row).exists()
+        return (picture, row) in there and (drawn or bool(there[picture, row]["note"]))
+
+    rows = [(name, [row for row in config.rows if not kept(name, row)]) for name in names]
+    return [(name, missing) for name, missing in rows if missing]
 
 
 def finished(folder: Path) -> bool:
@@ -115,30 +127,32 @@ def _measure(source, picture: str, rows: list, config: Config, folder: Path, par
     for row in rows:
         case = source.case(loaded, row)
         line = {"picture": picture, "row": row, "target": loaded.target, "score": loaded.score}
-        try:
-            line |= measured(case, config.measures)
-        except ValueError as error:
-            line["note"] = str(error)
+        line |= measured(case, config.measures)
         if config.kind == "maps":
-            _keep_map(folder, picture, row, case.heatmap[0])
+            try:
+                seen = case.model.denormalize(case.x)[0].permute(1, 2, 0)
+                _keep(map_path(folder, picture, row), case.heatmap[0].float())
+                _keep(map_path(folder, picture), (255 * seen).round().byte())
+            except ValueError as error:
+                line["note"] = str(error)
         now = time.perf_counter()
         part.add({**line, "seconds": f"{now - started:.2f}"})
         started = now
         bar.update()
 
 
-def map_path(folder: Path, picture: str, row: str) -> Path:
-    """Where the heatmap of a picture and row is kept, for figures of maps."""
-    safe = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{picture}--{row}")
-    return folder / "maps" / f"{safe}.npy"
+def map_path(folder: Path, picture: str, row: str | None = None) -> Path:
+    """Where a picture's heatmap under a row is kept, for figures of maps; or the picture itself."""
+    names = [picture] if row is None else [picture, row]
+    safe = "".join(c if c.isascii() and c.isalnum() else "_" for c in "-".join(names))
+    return folder / "maps" / f"{safe[:60]}-{seed_of(0, *names):016x}.npy"
 
 
-def _keep_map(folder: Path, picture: str, row: str, heatmap: torch.Tensor) -> None:
-    path = map_path(folder, picture, row)
+def _keep(path: Path, values: torch.Tensor) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, values.detach().cpu().numpy())
     path.parent.mkdir(exist_ok=True)
-    mine = path.with_name(f".{path.name}.{os.getpid()}.npy")
-    np.save(mine, heatmap.detach().cpu().numpy().astype(np.float32))
-    os.replace(mine, path)
+    store.replace(path, buffer.getvalue())
 
 
 def _merge(folder: Path, config: Config, names: list[str], skipped: dict, columns: list) -> None:
@@ -175,8 +189,7 @@ def _folder(config: Config, model: str) -> str:
 
 def _record(config: Config, model: str, images, device, threads: int, options: dict) -> dict:
     """What a run was: enough to make it again."""
-    kind = torch.device(device).type
-    gpu = torch.cuda.get_device_name(device) if kind == "cuda" else None
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "table": config.name,
         "source": config.source,
@@ -186,10 +199,10 @@ def _record(config: Config, model: str, images, device, threads: int, options: d
         "settings": config.settings,
         "measures": list(config.measures),
         "model": model,
-        "images": str(images),
+        "images": str(Path(images)),
         **options,
         "threads": threads,
-        "device": kind,
+        "device": device.type,
         "machine": gpu or _processor(),
         "torch": torch.__version__,
         "versions": {p: metadata.version(p) for p in PACKAGES},
@@ -203,10 +216,11 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit of the package's own checkout, with + if files differ from it; or unknown."""
-    where = Path(__file__).parent
+    """The commit of the package's own checkout, with + if a file of it differs; or unknown."""
+    here = Path(__file__)
+    ask = dict(cwd=here.parents[1], capture_output=True, text=True, timeout=20, check=True)
     try:
-        ask = dict(cwd=where, capture_output=True, text=True, timeout=20, check=True)
+        subprocess.run(["git", "ls-files", "--error-unmatch", str(here)], **ask)
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **ask).stdout.strip()
         changed = subprocess.run(["git", "status", "--porcelain", "."], **ask).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -215,10 +229,19 @@ def _commit() -> str:
 
 
 def _share() -> tuple[int, int]:
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    worker, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not 0 <= worker < workers:
+        raise ValueError(f"RANK: expected 0 to WORLD_SIZE - 1 = {workers - 1}, got {worker}")
+    return worker, workers
 
 
-def _device(device: str | None) -> str:
-    if device in (None, "cuda") and torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return device or "cpu"
+def _device(given: str | None) -> torch.device:
+    """The device asked for, or a GPU if there is one: each worker of a machine its own."""
+    try:
+        device = torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and device.index is None:
+            place = int(os.environ.get("LOCAL_RANK", 0)) % max(torch.cuda.device_count(), 1)
+            device = torch.device("cuda", place)
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {given!r} cannot be used here: {error}") from error

@@ -30,7 +30,6 @@ class Photographs:
         self.config, self.images, self.options = config, images, options
         self.names, self.skipped = found.names, found.skipped
         self.model = load_model(model, device=device)
-        self.device = self.model.mean.device
 
     def load(self, name: str) -> Loaded:
         """One picture. Raises OSError or ValueError where it cannot be read."""
@@ -49,7 +48,7 @@ class Photographs:
             seed=seed_of(seed, loaded.name, label),
             common_seed=seed_of(seed, loaded.name),
             batch_size=self.options["batch_size"],
-            program=self.config.conventions == "program",
+            program=self.config.program,
         )
 
 
@@ -62,9 +61,11 @@ class DigitSet:
                 f"--model: {config.name} is about a small network for digits (mlp), got {model!r}"
             )
         self.config, self.options = config, options
+        if options["spread"]:
+            raise ValueError("--spread: digits are in a random order anyway")
         given = digits(images, options["limit"])
         self.shown, self.names, self.skipped = given.shown, list(given.shown), {}
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = device
         epochs, seed = config.settings.get("epochs", 20), options["seed"]
         pixels, labels = given.images.to(self.device), given.labels.to(self.device)
         rng = torch.Generator().manual_seed(seed)
@@ -95,7 +96,7 @@ class DigitSet:
             self.config.rows[label],
             seed=seed_of(self.options["seed"], loaded.name, label),
             batch_size=self.options["batch_size"],
-            program=self.config.conventions == "program",
+            program=self.config.program,
         )
 
 

@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,11 +37,13 @@ class Part:
         if fcntl is not None:
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise BlockingIOError(
                     f"{self.path}: another process is writing there; wait for it, or give this "
                     "run another --out"
                 ) from error
+            except OSError:  # a file system that has no locks
+                pass
         self.file.seek(0)
         there, header = self.file.read(), _line(self.columns)
         whole = there[: there.rfind(b"\n") + 1]
@@ -82,38 +85,36 @@ def done(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 def remember(folder: Path, record: dict, binding: Iterable[str]) -> None:
     """Write run.json, or compare with the one there: a folder holds one run.
 
+    What differs outside `binding` (more pictures, a newer package) is kept under "earlier".
     Raises ValueError that names the first entry of `binding` in which the two differ.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, text = folder / "run.json", json.dumps(record, indent=1) + "\n"
-    mine = path.with_name(f".run.{os.getpid()}")
-    mine.write_text(text, "utf-8")
+    path = folder / "run.json"
+    here = json.loads(json.dumps(record))
+    if not path.exists():
+        replace(path, _pretty(here))  # workers that start together write the same
     try:
-        os.link(mine, path)  # fails where another worker was first: no reader sees half a file
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        if not path.exists():
-            os.replace(mine, path)
-    finally:
-        mine.unlink(missing_ok=True)
-    there, here = json.loads(path.read_text("utf-8")), json.loads(text)
+        there = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to go on") from error
     for key in binding:
-        if there.get(key) != here.get(key):
+        if there.get(key) != here[key]:
             raise ValueError(
                 f"{folder} holds a run with another {key}: {_short(there.get(key))}, now "
-                f"{_short(here.get(key))}. The two do not belong together; give another --out"
+                f"{_short(here[key])}. The two do not belong together; give another --out"
             )
-    if there != here:  # more pictures than before, say
-        replace(path, text)
+    earlier = there.pop("earlier", [])
+    if there != here:
+        earlier.append({k: v for k, v in there.items() if here.get(k) != v})
+        replace(path, _pretty(here | {"earlier": earlier}))
 
 
-def replace(path: Path, text: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
-    mine = path.with_name(f".{path.name}.{os.getpid()}")
+    mine = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}")
     try:
-        with mine.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with mine.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(mine, path)
@@ -140,6 +141,10 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return "" if value != value else repr(value)  # the shortest text that gives it back
     return str(value)
+
+
+def _pretty(record: dict) -> str:
+    return json.dumps(record, indent=1) + "\n"
 
 
 def _short(value: object) -> str:

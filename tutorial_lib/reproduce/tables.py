@@ -20,7 +20,9 @@ def read(folder: str | Path) -> pandas.DataFrame:
     path = Path(folder) / "results.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: the run is not finished; start it again")
-    return pandas.read_csv(path, keep_default_na=False, na_values=[""])
+    return pandas.read_csv(
+        path, keep_default_na=False, na_values=[""], dtype={"picture": str, "row": str, "note": str}
+    )
 
 
 def summary(results: pandas.DataFrame, measures: Sequence[str]) -> pandas.DataFrame:
@@ -61,8 +63,9 @@ def differences(
 def claims(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
     """Each claim of the paper beside what is measured here: the verdict, and what it rests on.
 
-    "holds": the whole 95 % interval of the paired difference is on the claimed side; "does not
-    hold here": on the other; "not told apart": 0 is inside.
+    "cannot be tested here": fewer than two pictures have it. "holds": the whole 95 % interval of
+    the paired difference is on the claimed side; "does not hold here": on the other; "not told
+    apart": 0 is inside.
     """
     found = []
     for claim in config.claims:
@@ -71,6 +74,7 @@ def claims(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
         sign = -1 if DIRECTIONS[measure] == "lower" else 1
         low, high = sorted((sign * d["low"], sign * d["high"]))
         verdict = "holds" if low > 0 else "does not hold here" if high < 0 else "not told apart"
+        verdict = verdict if d["n"] > 1 else "cannot be tested here"
         found.append({"claim": claim["says"], "measure": measure, **d, "verdict": verdict})
     return pandas.DataFrame(found)
 
