@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import resource
 
 import numpy as np
@@ -15,7 +16,18 @@ from torchvision.transforms._presets import ImageClassification
 import tutorial_lib as tl
 from tutorial_lib.models import Classifier
 from tutorial_lib.noise import IMAGENET_BOUNDS
-from tutorial_lib.reproduce import cases, config, measures, pictures, runner, sources, store, tables
+from tutorial_lib.reproduce import (
+    cases,
+    config,
+    drawings,
+    measures,
+    pictures,
+    rows,
+    runner,
+    sources,
+    store,
+    tables,
+)
 from tutorial_lib.reproduce.__main__ import main
 from tutorial_lib.reproduce.cost import gradients, passes
 
@@ -91,22 +103,20 @@ def test_a_configuration_names_only_what_there_is(name, effort):
     made = config.load_config(name, effort=effort)
     bounds = (0.0, 1.0) if made.data == "digits" else IMAGENET_BOUNDS
     for row in made.rows.values():
-        if row["method"] == cases.SEARCH:
-            assert row["objective"] in ("aupc", "autvc")
-        else:
-            cases.keywords(row, bounds)
-            cases.keywords(row, bounds, program=True)
+        for program in rows.PROGRAMS:
+            rows.check(row, bounds, program)
+    assert config.load_config(name, conventions="program").program in ("goh", "zhou")
     assert all(c in measures.DIRECTIONS or c == "affected" for c in made.measures)
     assert runner._columns(made)[: len(made.measures)] == list(made.measures)
 
 
 def test_table_one_has_the_papers_rows():
-    rows = config.load_config("goh-table1").rows
-    noise = [r["baselines"] for r in rows.values() if r.get("baseline") == "noise"]
-    taylor = {(r["sigma"], r["roots"]) for r in rows.values() if r["method"] == "smooth_taylor"}
+    listed = config.load_config("goh-table1").rows
+    noise = [r["baselines"] for r in listed.values() if r.get("baseline") == "noise"]
+    taylor = {(r["sigma"], r["roots"]) for r in listed.values() if r["method"] == "smooth_taylor"}
     assert noise == [1, 5, 10, 20]
     assert taylor == {(s, r) for s in (0.3, 0.5, 0.7) for r in (100, 150, 200)}
-    assert {r["objective"] for r in rows.values() if "objective" in r} == {"aupc", "autvc"}
+    assert {r["objective"] for r in listed.values() if "objective" in r} == {"aupc", "autvc"}
     assert len(config.load_config("zhou-table2").rows) == 15
 
 
@@ -156,15 +166,15 @@ def test_a_broken_configuration_is_refused(tmp_path, old, new, problem):
 
 def test_sigma_is_scaled_from_the_papers_range_to_the_networks():
     row = dict(method="smooth_taylor", sigma=0.5)
-    assert cases.keywords(row, IMAGENET_BOUNDS)[1]["sigma"] == pytest.approx(0.5, rel=1e-12)
-    assert cases.keywords(row, (-1.0, 1.0))[1]["sigma"] == pytest.approx(0.5 / 4.757904 * 2, 1e-4)
-    level = cases.keywords(dict(method="smoothgrad", level=0.2), (-1.0, 1.0))[1]
+    assert rows.keywords(row, IMAGENET_BOUNDS)[1]["sigma"] == pytest.approx(0.5, rel=1e-12)
+    assert rows.keywords(row, (-1.0, 1.0))[1]["sigma"] == pytest.approx(0.5 / 4.757904 * 2, 1e-4)
+    level = rows.keywords(dict(method="smoothgrad", level=0.2), (-1.0, 1.0))[1]
     assert level["sigma"] == pytest.approx(0.4)
 
 
 def test_inner_keywords_go_to_the_smoothed_method_and_shared_ones_to_the_smoothing():
     row = dict(method="adaptgrad", inner="integrated_gradients", baseline="white", steps=7)
-    method, given = cases.keywords(row | dict(samples=3, confidence=0.9), (-1.0, 2.0))
+    method, given = rows.keywords(row | dict(samples=3, confidence=0.9), (-1.0, 2.0))
     assert method is tl.adaptgrad and given["samples"] == 3 and given["confidence"] == 0.9
     assert given["bounds"] == (-1.0, 2.0)
     assert given["method"].func is tl.integrated_gradients
@@ -172,12 +182,12 @@ def test_inner_keywords_go_to_the_smoothed_method_and_shared_ones_to_the_smoothi
 
 
 def test_the_programs_conventions_are_those_that_are_known_of_it():
-    _, given = cases.keywords(dict(method="adaptgrad"), IMAGENET_BOUNDS, program=True)
+    _, given = rows.keywords(dict(method="adaptgrad"), IMAGENET_BOUNDS, "zhou")
     assert given["confidence"] == pytest.approx(0.9)
     assert given["bounds"] == pytest.approx((-2.117904, 2.64), abs=1e-6)
     row = dict(method="integrated_gradients")
     ends = [
-        cases.keywords(row | dict(baseline=b), (-1.0, 2.0), True)[1] for b in ("black", "white")
+        rows.keywords(row | dict(baseline=b), (-1.0, 2.0), "zhou")[1] for b in ("black", "white")
     ]
     assert [e["baseline"] for e in ends] == [1.0, 0.0]
 
@@ -188,7 +198,7 @@ def test_the_programs_conventions_are_those_that_are_known_of_it():
 )
 def test_a_method_or_keyword_that_there_is_not_is_named(row):
     with pytest.raises(ValueError, match=r"row: (no method 'gradcam'|gradient takes no steps)"):
-        cases.keywords(row, (0.0, 1.0))
+        rows.keywords(row, (0.0, 1.0))
 
 
 class Counting(nn.Module):
@@ -207,7 +217,7 @@ class Counting(nn.Module):
         return (x * self.weight).square().flatten(1).sum(1, keepdim=True)
 
 
-def case(row, model=None, x=None, program=False, settings=None, seed=1):
+def case(row, model=None, x=None, program="", settings=None, seed=1):
     x = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)) if x is None else x
     own = dict(seed=seed, common_seed=2, batch_size=8, program=program)
     return cases.Case(model or Counting(), x, 0, row, settings or {}, **own)
@@ -234,13 +244,13 @@ def test_the_cost_of_table_one_is_counted_row_by_row():
     table = passes(config.load_config("goh-table1"))
     assert table.loc["IG, noise, N = 20", "gradients"] == 1000
     assert table.loc["ST 0.7, R = 200", "forward passes"] == 30 * 50 + 1
-    assert table.loc["ST, adaptive, AUTVC", "gradients"] == 150 * 42  # at most
+    assert table.loc["ST, adaptive, AUTVC", "gradients"] == 150 * 41 + 150  # at most
     assert table.loc["a picture", "gradients"] == table["gradients"][:-1].sum()
 
 
 def test_the_program_averages_the_map_at_the_picture_in_as_one_more():
     row = dict(method="smoothgrad", level=0.2, samples=4)
-    plain, program = case(row).attribution, case(row, program=True).attribution
+    plain, program = case(row).attribution, case(row, program="zhou").attribution
     clean = case(dict(method="gradient")).attribution
     assert torch.allclose(program, (4 * plain + clean) / 5, atol=1e-6)
 
@@ -253,12 +263,12 @@ def test_the_programs_integrated_gradients_weighs_both_ends():
             return (x**3).flatten(1).sum(1, keepdim=True)
 
     row = dict(method="integrated_gradients", baseline="white", steps=50)  # white is 0 there
-    found = case(row, Cube(), x, program=True).attribution
+    found = case(row, Cube(), x, program="zhou").attribution
     assert torch.allclose(found, torch.full_like(x, 1.01), atol=1e-5)  # 1 exactly, 1.0302 right
 
 
 def test_a_search_starts_and_steps_in_the_papers_units_and_says_what_it_found():
-    row = dict(method=cases.SEARCH, objective="autvc", search_roots=3, max_iterations=2)
+    row = dict(method=rows.SEARCH, objective="autvc", search_roots=3, max_iterations=2)
     x = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     found = case(row, x=x)
     assert found.attribution.shape == x.shape
@@ -266,6 +276,35 @@ def test_a_search_starts_and_steps_in_the_papers_units_and_says_what_it_found():
     steps = (found.extra["sigma"] * unit - float(x.mean())) / (0.1 * unit)
     assert abs(steps - round(steps)) < 0.35 and abs(steps) < 2.5  # a step may have shrunk to 0.9
     assert 3 <= found.extra["evaluations"] <= 5
+
+
+def test_a_search_may_have_fewer_roots_than_the_map_that_it_finds_a_sigma_for():
+    model = Counting()
+    row = dict(method=rows.SEARCH, objective="autvc", roots=9, search_roots=2, max_iterations=1)
+    one = case(row, model, torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)))
+    assert one.attribution.shape == one.x.shape
+    assert model.seen == 2 * one.extra["evaluations"] + 9 <= gradients(row)
+
+
+def test_an_interrupt_inside_a_search_is_no_result():
+    class Stops(Counting):
+        def forward(self, x):
+            if self.seen >= 6:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    row = dict(method=rows.SEARCH, objective="autvc", roots=3, max_iterations=4)
+    x = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(KeyboardInterrupt):
+        case(row, Stops(), x).attribution  # noqa: B018
+
+
+@pytest.mark.parametrize("label", ["IG, black", "IG, noise, N = 1", "ST 0.5, R = 150"])
+def test_gohs_program_differs_in_the_measure_and_not_in_the_maps(label):
+    row = config.load_config("goh-table1", effort="quick").rows[label]
+    maps = [case(row, program=p).attribution for p in ("", "goh")]
+    assert torch.equal(*maps)
+    assert case(row, program="goh").order == "code" and case(row).order == "paper"
 
 
 def test_seeds_follow_from_names_alone():
@@ -321,10 +360,35 @@ def test_digit_measures_are_one_for_the_same_network_and_its_twin():
     nets = dict(network=net, blind=net, moved=net, twin=twin)
     x = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     for row in (dict(method="gradient"), dict(method="adaptgrad", samples=3)):
-        one = cases.DigitCase(nets, x, 3, row, seed=0, batch_size=8, program=False)
+        one = cases.DigitCase(nets, x, 3, row, seed=0, batch_size=8)
         assert measures.consistency(one)["consistency"] == pytest.approx(1)
         found = measures.invariance(one)
         assert found["invariance_twin"] > 0.999 > found["invariance"]
+
+
+def test_digit_maps_are_made_once_and_their_cost_is_counted():
+    class Net(Counting):
+        def forward(self, x):
+            self.seen += len(x)
+            return x.square().flatten(1).sum(1, keepdim=True)
+
+    nets = {name: Net() for name in ("network", "blind", "moved", "twin")}
+    x = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    one = cases.DigitCase(nets, x, 0, dict(method="gradient"), seed=0, batch_size=8)
+    measures.measured(one, ("consistency", "consistency_magnitudes", "invariance"))
+    made = config.load_config("zhou-table1")
+    assert sum(net.seen for net in nets.values()) == 4
+    assert passes(made).loc["Grad", "gradients"] == 4
+
+
+def test_one_measure_that_fails_leaves_the_others():
+    x = torch.rand(
+        1, 3, 64, 64, generator=torch.Generator().manual_seed(1)
+    )  # 30 windows do not fit
+    found = measures.measured(case(dict(method="gradient"), x=x), ("aupc", "autvc"))
+    assert "aupc" not in found and found["autvc"] > 0 and "windows of 15 x 15 fit" in found["note"]
+    flat = case(dict(method="gradient"), x=torch.zeros(1, 3, 64, 64))
+    assert measures.measured(flat, ("sparseness",))["note"] == "sparseness: not a number"
 
 
 def test_a_measure_that_there_is_not_is_named():
@@ -353,6 +417,15 @@ def test_spread_takes_pictures_at_even_distances():
     assert pictures.find("bundled", 3, spread=True).names == [names[0], names[4], names[8]]
     assert pictures.find("bundled", 3).names == names[:3]
     assert pictures.find("bundled", 99, spread=True).names == names
+
+
+def test_a_name_that_is_no_text_is_skipped_and_shown(tmp_path):
+    for name in (b"bad\xff.png", b"two\nlines.png", b"good.png"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            Image.new("RGB", (9, 9), "red").save(file, format="png")
+    found = pictures.find(tmp_path, None)
+    assert found.names == ["good.png"]
+    assert set(found.skipped) == {r"bad\udcff.png", r"two\nlines.png"}
 
 
 def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path):
@@ -491,6 +564,62 @@ def test_the_size_of_a_pass_changes_rounding_and_nothing_else(small):
     assert np.allclose(one[numbers], other[numbers], rtol=1e-4)
 
 
+def test_a_mistake_in_the_command_leaves_no_trace(small):
+    (small.tmp / "empty").mkdir()
+    for wrong in (
+        dict(images=small.tmp / "none"),
+        dict(device="tpu"),
+        dict(images=small.tmp / "empty"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=r"--images|--device"):
+            small("a", **wrong)
+        assert not (small.tmp / "a").exists()
+    small("a")
+
+
+def test_a_row_that_cannot_be_computed_stops_before_anything_is_measured(small):
+    for wrong in ('objective = "atuvc"', "roots = 3, foo = 1", 'objective = "aupc", sigma = 1'):
+        row = f'{{ name = "x", method = "{rows.SEARCH}", {wrong} }},'
+        small.table.write_text(SMALL.replace("rows = [", f"rows = [{row}"))
+        with pytest.raises(ValueError, match="row: adaptive_smooth_taylor takes"):
+            small("a")
+    small.table.write_text(SMALL.replace("perturbations = 3", "pertubations = 3"))
+    with pytest.raises(ValueError, match="pertubations is not known"):
+        small("a")
+    assert not (small.tmp / "a").exists()
+
+
+def test_a_worker_number_out_of_range_is_named(small, monkeypatch):
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="RANK: expected 0 to WORLD_SIZE - 1 = 1, got 2"):
+        small("a")
+
+
+def test_an_old_table_is_gone_while_more_pictures_are_measured(small, monkeypatch):
+    small("grown", limit=2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")  # whose picture is there already
+    folder = small("grown")
+    assert not runner.finished(folder)
+
+
+def test_pictures_that_cannot_be_read_at_all_are_said_so(small, capsys):
+    for path in small.folder.glob("*.png"):
+        path.write_bytes(b"no picture " + path.name.encode())
+    given = [str(small.table), "--images", str(small.folder), "--out", str(small.tmp / "c")]
+    assert main([*given, "--device", "cpu"]) == 0
+    assert "no picture could be read" in capsys.readouterr().out
+
+
+def test_what_a_run_was_earlier_is_not_forgotten(small, monkeypatch):
+    small("a", limit=2)
+    monkeypatch.setattr(runner, "_commit", lambda: "another")
+    record = json.loads((small("a") / "run.json").read_text())
+    assert record["commit"] == "another" and record["earlier"][0]["limit"] == 2
+    assert record["earlier"][0]["commit"] != "another"
+
+
 def test_another_seed_is_another_run_and_is_refused_in_the_same_folder(small):
     first = read(small("a"))
     with pytest.raises(ValueError, match=r"another seed: 0, now 1\. .*another --out"):
@@ -526,17 +655,21 @@ def test_a_picture_that_goes_away_is_named(small, monkeypatch):
 
 
 def test_a_measure_that_says_nothing_leaves_its_cell_empty_with_a_note(small, monkeypatch):
-    asked = measures.measured
+    asked = measures.perturbation
 
-    def fails(case, wanted):
+    def fails(case):
         if case.row["method"] == "gradient":
             raise ValueError("model: no score\nto divide by")
-        return asked(case, wanted)
+        return asked(case)
 
-    monkeypatch.setattr(runner, "measured", fails)
+    monkeypatch.setitem(measures.FUNCTIONS, "aupc", fails)
     table = tables.read(small("notes"))
     empty = table[table.row == "gradient"]
-    assert empty.aupc.isna().all() and (empty.note == "model: no score to divide by").all()
+    assert (
+        empty.aupc.isna().all()
+        and empty.autvc.notna().all()
+        and (empty.note == "model: no score to divide by").all()
+    )
     assert "-" in tables.text(table, config.load_config(small.table)).splitlines()[1]
 
 
@@ -622,7 +755,7 @@ def test_the_command_prints_the_table_beside_what_the_paper_prints(small, capsys
     given = [str(small.table), "--images", str(small.folder), "--out", str(small.tmp / "c")]
     assert main([*given, "--quick", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert "4 pictures" in out and "quick: fewer draws" in out and "12.5" in out
+    assert "4 pictures" in out and "quick: large counts cut down" in out and "12.5" in out
     assert "- IG is sparser: " in out
     assert (small.tmp / "c/small-efficientnet_lite0-quick/table.txt").exists()
 
@@ -655,6 +788,36 @@ def test_figures_are_drawn_from_what_was_kept(small, kind):
     assert main([*given, "--out", str(small.tmp / kind)]) == 0
     folder = small.tmp / kind / "small-efficientnet_lite0"
     wanted = {"maps": {"small.png"}, "curves": {"aupc.png", "autvc.png"}}[kind]
+    assert len(list(folder.glob("maps/*"))) == (2 * 4 if kind == "maps" else 0)
     assert {p.name for p in folder.glob("*.png")} == wanted
     for path in folder.glob("*.png"):
         assert np.asarray(Image.open(path)).std() > 10
+
+
+def test_a_map_that_was_lost_is_made_again_and_one_that_fails_leaves_a_gap(small, monkeypatch):
+    small.table.write_text(SMALL.replace('source = "nobody"', 'source = "nobody"\nkind = "maps"'))
+    folder = small("maps", limit=1)
+    lost = runner.map_path(folder, "0.png", "gradient")
+    before = lost.read_bytes()
+    lost.unlink()
+    small("maps", limit=1)
+    assert lost.read_bytes() == before
+
+    def fails(model, x, target, **keywords):
+        raise ValueError("no rule for this network")
+
+    monkeypatch.setattr(cases, "attributed", lambda *given: fails)
+    table = tables.read(small("broken", limit=1))
+    assert (table.note == "no rule for this network").all()
+    figure = drawings.maps(small.tmp / "broken/small-efficientnet_lite0", table, made(small))
+    assert sum(bool(ax.images) for ax in figure.axes) == 1  # the picture
+
+
+def made(small):
+    return config.load_config(small.table)
+
+
+def test_names_that_look_alike_have_maps_of_their_own(tmp_path):
+    names = [("a b.png", "r"), ("a/b.png", "r"), ("a/b.png", None), ("x" * 300, "r")]
+    paths = {runner.map_path(tmp_path, *name) for name in names}
+    assert len(paths) == 4 and all(len(p.name) < 100 for p in paths)

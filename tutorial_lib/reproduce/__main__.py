@@ -90,18 +90,17 @@ def report(folder: Path, config) -> None:
         return
     pictures = results.picture.nunique()
     head = f"{config.source}: {config.title}\n{pictures} pictures, mean +- standard error"
-    head += (
-        ""
-        if config.effort == "full"
-        else f"; {config.effort}: counts cut down where they are large"
-    )
+    head += "" if config.effort == "full" else f"; {config.effort}: large counts cut down"
     shown = [head, "", tables.text(results, config)] if config.measures else [head]
     if config.claims:
         verdicts = tables.claims(results, config)
         shown += ["", "the paper's claims, on these pictures (95 % intervals, paired):"]
         for v in verdicts.to_dict("records"):
-            numbers = f"{v['difference']:+.3f}, {v['low']:+.3f} to {v['high']:+.3f}"
-            shown.append(f"- {v['claim']}: {v['verdict']} ({v['measure']} {numbers})")
+            line = f"- {v['claim']}: {v['verdict']}"
+            if v["n"] > 1:
+                line += f" ({v['measure']} {v['difference']:+.3f}, "
+                line += f"{v['low']:+.3f} to {v['high']:+.3f})"
+            shown.append(line)
     notes = results.note.dropna()
     if len(notes):
         shown += ["", f"{len(notes)} of {len(results)} lines lack a number; first: {notes.iloc[0]}"]

@@ -131,8 +131,8 @@ def _measure(source, picture: str, rows: list, config: Config, folder: Path, par
         if config.kind == "maps":
             try:
                 seen = case.model.denormalize(case.x)[0].permute(1, 2, 0)
-                _keep(map_path(folder, picture, row), case.heatmap[0].float())
                 _keep(map_path(folder, picture), (255 * seen).round().byte())
+                _keep(map_path(folder, picture, row), case.heatmap[0].float())
             except ValueError as error:
                 line["note"] = str(error)
         now = time.perf_counter()
