@@ -375,7 +375,7 @@ def test_digit_maps_are_made_once_and_their_cost_is_counted():
     nets = {name: Net() for name in ("network", "blind", "moved", "twin")}
     x = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     one = cases.DigitCase(nets, x, 0, dict(method="gradient"), seed=0, batch_size=8)
-    measures.measured(one, ("consistency", "consistency_magnitudes", "invariance"))
+    measures.measured(one, ("consistency", "consistency_abs", "invariance"))
     made = config.load_config("zhou-table1")
     assert sum(net.seen for net in nets.values()) == 4
     assert passes(made).loc["Grad", "gradients"] == 4

@@ -22,7 +22,7 @@ DIRECTIONS = {
     "sparseness": "higher",
     "information": "higher",
     "consistency": "lower",
-    "consistency_magnitudes": "lower",
+    "consistency_abs": "lower",
     "invariance": "higher",
     "invariance_twin": "higher",
     "outside": "lower",
@@ -100,7 +100,7 @@ def consistency(case: DigitCase) -> dict[str, float]:
     Both maps have the same noise.
     """
     pair = case.map("network"), case.map("blind")
-    names = {"consistency": False, "consistency_magnitudes": True}
+    names = {"consistency": False, "consistency_abs": True}
     return {n: abs(float(metrics.rank_correlation(*pair, absolute=a))) for n, a in names.items()}
 
 
@@ -145,7 +145,7 @@ FUNCTIONS = {
     "sparseness": sparseness,
     "information": information,
     "consistency": consistency,
-    "consistency_magnitudes": consistency,
+    "consistency_abs": consistency,
     "invariance": invariance,
     "invariance_twin": invariance,
     "outside": outside,

@@ -81,27 +81,26 @@ def claims(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
 
 def text(results: pandas.DataFrame, config: Config) -> str:
     """The table as it is printed: means and errors; the paper's numbers where a row has them."""
-    table = summary(results, config.measures)
+    table, pictures = summary(results, config.measures), results["picture"].nunique()
     heads, lines = [""], []
     for measure in config.measures:
-        arrow = {"lower": " (lower)", "higher": " (higher)"}.get(DIRECTIONS.get(measure), "")
-        heads += [measure + arrow] + (["printed"] if _has(config, measure) else [])
+        heads += [measure, "printed"] if _has(config, measure) else [measure]
     for row in config.rows:
         cells = [row]
         for measure in config.measures:
-            mean, error, n = (table.loc[row, (measure, part)] for part in ("mean", "s.e.", "n"))
-            cells.append(_cell(mean, error, n, results.picture.nunique()))
+            cells.append(_cell(*table.loc[row, measure][["mean", "s.e.", "n"]], pictures))
             if _has(config, measure):
                 cells.append(f"{config.printed[row].get(measure, '')}")
         lines.append(cells)
     widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
     shown = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        )
+        line[0].ljust(widths[0])
+        + "".join("  " + c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))
         for line in [heads, *lines]
     ]
+    for side in ("lower", "higher"):
+        names = [m for m in config.measures if DIRECTIONS.get(m) == side]
+        shown += [f"{side} is better: {', '.join(names)}"] if names else []
     return "\n".join(line.rstrip() for line in shown)
 
 
