@@ -505,6 +505,11 @@ def test_a_run_writes_every_picture_and_row_once_in_order(small):
     assert {"commit", "machine", "rows", "settings", "images"} <= set(record)
 
 
+def test_a_run_names_the_kind_of_device_that_made_it(small, device):
+    record = json.loads((small("d", device=device, limit=1) / "run.json").read_text())
+    assert record["device"] == device and record["batch_size"] == (4 if device == "cpu" else 50)
+
+
 @pytest.mark.parametrize("after", [0, 1, 4, 11])
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(small, monkeypatch, after):
     whole, asked, calls = read(small("whole")), measures.measured, []
