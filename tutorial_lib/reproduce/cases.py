@@ -11,8 +11,11 @@ from tutorial_lib import noise
 from tutorial_lib.adaptive import adaptive_noise
 from tutorial_lib.attribution import smooth_taylor
 from tutorial_lib.maps import heatmap
-from tutorial_lib.metrics import aupc, autvc
+from tutorial_lib.metrics import autvc, perturbation_curve
+from tutorial_lib.metrics.total_variation import area
 from tutorial_lib.reproduce.rows import SEARCH, attributed
+
+WINDOWS = 30  # of a perturbation curve
 
 
 def seed_of(seed: int, *names: str) -> int:
@@ -64,6 +67,12 @@ class Case:
         """Of saliency map and pyramid in AUTVC."""
         return "code" if self.program == "goh" else "paper"
 
+    def curve(self, heat: Tensor, seed: int) -> Tensor:
+        """The perturbation curve of a heatmap, (1, WINDOWS + 1)."""
+        own = dict(draws=self.settings.get("perturbations", 50), count=WINDOWS, seed=seed)
+        own |= dict(bounds=self.model.bounds, batch_size=self.batch_size)
+        return perturbation_curve(self.model, self.x, self.target, heat, **own)
+
     def _searched(self) -> Tensor:
         """SmoothTaylor at the sigma of Algorithm 1, its step scaled as sigma is.
 
@@ -97,9 +106,7 @@ class Case:
             return math.inf  # no noise, no map: it explains nothing
         if self.row["objective"] == "autvc":
             return float(autvc(heat, order=self.order))
-        own = dict(draws=self.settings.get("perturbations", 50), seed=seed)
-        own |= dict(bounds=self.model.bounds, batch_size=self.batch_size)
-        return float(aupc(self.model, self.x, self.target, heat, **own))
+        return float(area(self.curve(heat, seed)))
 
     def _taylor(self, sigma: float, roots: int, seed: int) -> Tensor:
         own = dict(sigma=sigma, roots=roots, seed=seed, batch_size=self.batch_size)

@@ -54,7 +54,7 @@ def load_config(name: str | Path, *, effort: str = "full", conventions: str = "p
 
     effort: "full" as in the paper; "reduced" and "quick" cut each count down to what the file
     says. conventions: "paper" (the printed equations) or "program" (what the authors' published
-    program computes, where `cases.py` and `measures.py` know it).
+    program computes: see `rows.attributed` and `Case.order`).
     Raises ValueError for an unknown name, effort or convention, and for a file with an entry that
     is missing or not known.
 

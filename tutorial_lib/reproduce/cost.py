@@ -5,8 +5,9 @@ The training of small networks for digits is not counted.
 
 import pandas
 
+from tutorial_lib.reproduce.cases import WINDOWS
 from tutorial_lib.reproduce.config import Config
-from tutorial_lib.reproduce.measures import WINDOWS, function_of
+from tutorial_lib.reproduce.measures import function_of
 from tutorial_lib.reproduce.rows import SEARCH
 
 

@@ -14,6 +14,7 @@ from tutorial_lib.reproduce.config import Config
 from tutorial_lib.reproduce.measures import POINTS
 from tutorial_lib.reproduce.runner import map_path
 from tutorial_lib.reproduce.store import replace
+from tutorial_lib.reproduce.tables import summary
 
 MOST = 12  # pictures in a figure of maps
 AXES = {"aupc": ("windows replaced", "score, first = 1"), "autvc": ("level of the pyramid", "ATV")}
@@ -39,8 +40,9 @@ def draw(folder: Path, results: pandas.DataFrame, config: Config) -> list[Path]:
 def curves(results: pandas.DataFrame, config: Config, measure: str) -> Figure:
     """The mean curve behind a measure, a line for each row, with bands of one standard error."""
     points = POINTS[measure]
-    grouped = results.groupby("row", sort=False)[points]
-    mean, error = grouped.mean(), grouped.sem().fillna(0.0)
+    table = summary(results, points)
+    mean, error = (table.xs(part, axis=1, level=1) for part in ("mean", "s.e."))
+    error = error.fillna(0.0)
     xlabel, ylabel = AXES[measure]
     return lines(
         range(len(points)),

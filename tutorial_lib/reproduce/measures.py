@@ -12,7 +12,7 @@ import torch
 from tutorial_lib import metrics, noise
 from tutorial_lib.maps import saliency_map
 from tutorial_lib.metrics.total_variation import area
-from tutorial_lib.reproduce.cases import Case, DigitCase
+from tutorial_lib.reproduce.cases import WINDOWS, Case, DigitCase
 from tutorial_lib.reproduce.rows import keywords
 
 DIRECTIONS = {
@@ -28,22 +28,12 @@ DIRECTIONS = {
     "outside": "lower",
     "outside_widest": "lower",
 }
-WINDOWS, LEVELS = 30, 6
+LEVELS = 6  # of the pyramid of a map of 224 x 224
 
 
 def perturbation(case: Case) -> dict[str, float]:
     """AUPC and its curve (Goh et al., 2021, Eq. 11, 12); a picture's rows share their noise."""
-    own = dict(draws=case.settings.get("perturbations", 50), seed=case.common_seed)
-    curve = metrics.perturbation_curve(
-        case.model,
-        case.x,
-        case.target,
-        case.heatmap,
-        bounds=case.model.bounds,
-        batch_size=case.batch_size,
-        count=WINDOWS,
-        **own,
-    )
+    curve = case.curve(case.heatmap, case.common_seed)
     points = {f"perturbation {k:02d}": float(v) for k, v in enumerate(curve[0])}
     return {"aupc": float(area(curve)), **points}
 

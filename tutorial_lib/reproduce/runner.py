@@ -82,13 +82,14 @@ def run(
         source = SOURCES[config.data](config, model, images, device, options)
         store.remember(folder, _record(config, model, images, device, threads, options), BINDING)
         with closing(store.Part(folder, worker, ["target", "score", *columns])) as part:
-            mine = _missing(folder, config, source.names[worker::workers])
-            if _missing(folder, config, source.names):
+            missing = _missing(folder, config, source.names)
+            if missing:
                 (folder / "results.csv").unlink(missing_ok=True)  # of an earlier, smaller run
-            total = sum(len(rows) for _, rows in mine)
+            mine = [name for name in source.names[worker::workers] if name in missing]
+            total = sum(len(missing[name]) for name in mine)
             with tqdm(total=total, unit="map", disable=not progress or worker > 0) as bar:
-                for picture, rows in mine:
-                    _measure(source, picture, rows, config, folder, part, bar)
+                for name in mine:
+                    _measure(source, name, missing[name], config, folder, part, bar)
     finally:
         torch.set_num_threads(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]
@@ -96,7 +97,7 @@ def run(
     return folder
 
 
-def _missing(folder: Path, config: Config, names: list[str]) -> list[tuple[str, list[str]]]:
+def _missing(folder: Path, config: Config, names: list[str]) -> dict[str, list[str]]:
     """The pictures with rows that are not measured yet, and these rows."""
     there = store.done(folder)
 
@@ -104,8 +105,8 @@ def _missing(folder: Path, config: Config, names: list[str]) -> list[tuple[str, 
         drawn = config.kind != "maps" or map_path(folder, picture, row).exists()
         return (picture, row) in there and (drawn or bool(there[picture, row]["note"]))
 
-    rows = [(name, [row for row in config.rows if not kept(name, row)]) for name in names]
-    return [(name, missing) for name, missing in rows if missing]
+    rows = {name: [row for row in config.rows if not kept(name, row)] for name in names}
+    return {name: missing for name, missing in rows.items() if missing}
 
 
 def finished(folder: Path) -> bool:
@@ -124,14 +125,15 @@ def _measure(source, picture: str, rows: list, config: Config, folder: Path, par
         bar.total -= len(rows)
         bar.refresh()
         return
+    if config.kind == "maps":
+        seen = source.model.denormalize(loaded.x)[0].permute(1, 2, 0)
+        _keep(map_path(folder, picture), (255 * seen).round().byte())
     for row in rows:
         case = source.case(loaded, row)
         line = {"picture": picture, "row": row, "target": loaded.target, "score": loaded.score}
         line |= measured(case, config.measures)
         if config.kind == "maps":
             try:
-                seen = case.model.denormalize(case.x)[0].permute(1, 2, 0)
-                _keep(map_path(folder, picture), (255 * seen).round().byte())
                 _keep(map_path(folder, picture, row), case.heatmap[0].float())
             except ValueError as error:
                 line["note"] = str(error)
