@@ -1,7 +1,12 @@
 """The size of a pass: measured, remembered, halved where memory is short."""
 
 import gc
+import os
+import platform
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +14,7 @@ from torch import nn
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib import checks, chunks
+from tutorial_lib import checks, chunks, memory
 
 PICTURE = (1, 2, 5)
 
@@ -212,3 +217,39 @@ def test_on_a_gpu_free_memory_is_asked_for(device, monkeypatch):
 def test_the_first_guess_is_by_the_size_of_a_picture():
     assert checks.batch_size(None, torch.zeros(1, 3, 224, 224)) == 4
     assert checks.batch_size(None, torch.zeros(1, 3, 600, 600)) == 1
+
+
+FAULTS = """
+import resource, torch
+from tutorial_lib.chunks import Sizes
+
+x, label = torch.zeros(1, 3), torch.zeros(1, dtype=torch.long)
+sizes, found = Sizes(1, lambda x: x, x), []
+for _ in range(8):
+    sizes.run(lambda points, labels: torch.ones(16, 2**20).sum(), x, label)
+    found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(found[-1] - found[2])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept with glibc only")
+def test_a_pass_of_64_mb_takes_the_memory_of_the_one_before():
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    own = dict(env=clean, cwd=Path(tl.__file__).parents[1], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", FAULTS], check=True, **own)
+    assert int(ran.stdout) < 2000  # 5 passes of fresh memory would be 81,920 pages of 4 KB
+
+
+def test_blocks_may_lie_outside_the_heap_again_after_a_pass_that_fails(monkeypatch):
+    said = []
+    monkeypatch.setattr(memory, "_setting", lambda: lambda name, value: said.append((name, value)))
+    with pytest.raises(ZeroDivisionError), memory.kept():
+        assert said == [(memory.MMAP_MAX, 0)]
+        raise ZeroDivisionError
+    assert said[1:] == [(memory.MMAP_MAX, memory.BLOCKS)]
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_memory_is_left_alone_where_the_environment_has_settings_for_it(name, monkeypatch):
+    monkeypatch.setenv(name, "1")
+    assert memory._setting.__wrapped__() is None

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from tutorial_lib import checks
+from tutorial_lib import checks, memory
 from tutorial_lib.precision import CHOSEN, applied
 
 PASSES = 2  # of each size that is tried; the quicker counts, as the first one warms up
@@ -56,7 +56,8 @@ class Sizes:
         """One pass, call(points, labels), by halves where the memory does not suffice."""
         start = time.perf_counter()
         try:
-            out = call(points, labels)
+            with memory.kept():
+                out = call(points, labels)
         except RuntimeError as error:
             if len(points) == 1 or not _out_of_memory(error):
                 raise
@@ -114,18 +115,18 @@ def held(model: Callable, x: Tensor) -> int:
     """Bytes that one row keeps for the backward pass: those of all tensors that it saves."""
 
     def measured(rows: int) -> int:
-        memory = {}
+        blocks = {}
 
         def note(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            memory[storage.data_ptr()] = storage.nbytes()
+            blocks[storage.data_ptr()] = storage.nbytes()
             return tensor.detach()  # the tensor itself would hold the graph that holds it
 
         with torch.inference_mode(False), torch.enable_grad(), applied(x.device):
             row = x[:1].detach().repeat(rows, *[1] * (x.ndim - 1)).requires_grad_()
             with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
                 scores = checks.scores(model(row * 1), row, torch.zeros(rows, dtype=torch.long))
-        return sum(memory.values()) + row.nbytes + scores.nbytes
+        return sum(blocks.values()) + row.nbytes + scores.nbytes
 
     def measure() -> int:
         return max(1, measured(2) - measured(1))  # without what is kept once, such as weights
@@ -133,9 +134,9 @@ def held(model: Callable, x: Tensor) -> int:
     return _remembered(_held, model, (x.shape[1:], x.dtype, CHOSEN.get()), measure)
 
 
-def _remembered(memory: WeakKeyDictionary, model: Callable, key: tuple, make: Callable) -> object:
+def _remembered(store: WeakKeyDictionary, model: Callable, key: tuple, make: Callable) -> object:
     try:
-        known = memory.setdefault(model, {})
+        known = store.setdefault(model, {})
     except TypeError:  # a callable that cannot be referred to weakly, or not hashed
         return make()
     if key not in known:

@@ -4,7 +4,8 @@
     python tests/benchmarks/rates.py --out book/results/rates.csv      and stored
 
 For every network and method all contenders take turns, round by round; a ratio is the median over
-rounds of ours beside theirs. Contenders:
+rounds of ours beside theirs. A short run goes before each that counts, so that nobody pays for the
+memory that another gave back. Contenders:
 
 floor          a loop of forward and backward passes over one fixed batch of the prepared network
                (batch norm folded, channels last, frozen) and nothing else, at its best size
@@ -48,6 +49,7 @@ METHODS = {"IG": 50, "SmoothGrad": 50, "SmoothTaylor": 150, "perturbation": 301}
 FIELDS = ["device", "machine", "precision", "model", "method", "contender", "rate", "low", "high"]
 FIELDS += ["ratio", "ratio_low", "ratio_high", "size", "peak", "rounds"]
 LINUX = platform.system() == "Linux"
+SHORT = 16  # passes of the run before each that counts
 SIGMA = 0.2
 
 
@@ -186,7 +188,7 @@ def peak(call, device: str) -> float:
 
 def measure(contest: Contest, count: int, device: str, rounds: int) -> list[dict]:
     """The rows of one method on one network."""
-    calls, counts = {}, {}
+    calls, shortly, counts = {}, {}, {}
     for name, call in contest.calls.items():
         sizes = tuned(call, device) if name in ("floor", "captum, tuned") else [""]
         if contest.fits(name, count):
@@ -195,12 +197,14 @@ def measure(contest: Contest, count: int, device: str, rounds: int) -> list[dict
                 if name in ("floor", "one by one"):  # whole passes of a loop, which are all alike
                     most = -(-LOOP[device] // (size or 1)) * (size or 1)
                 calls[name, size], counts[name, size] = partial(call, most, size or None), most
+                shortly[name, size] = partial(call, min(most, SHORT), size or None)
         else:
             print(f"  {name}: {count} samples at once do not fit into memory, left out")
     peaks = {key: peak(call, device) for key, call in calls.items()}  # and a first run
     rates = {key: [] for key in calls}
     for _ in range(rounds):
         for key, call in calls.items():
+            shortly[key]()
             rates[key].append(counts[key] / seconds(call, device))
     rows = []
     for name, size in calls:
