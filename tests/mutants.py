@@ -342,8 +342,8 @@ MUTANTS = {
     "seconds of a pass": ("chunks.py", "append(seconds / rows)", "append(seconds)"),
     "measured for all models at once": (
         "chunks.py",
-        "memory.setdefault(model, {})",
-        "memory.setdefault(len, {})",
+        "store.setdefault(model, {})",
+        "store.setdefault(len, {})",
     ),
     "only one kind of error": ("chunks.py", "any(sign in", "any(sign[:7] == 'out of ' and sign in"),
     "a size that failed is asked for again": (
