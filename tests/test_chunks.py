@@ -243,10 +243,16 @@ def test_a_pass_of_64_mb_takes_the_memory_of_the_one_before():
 def test_blocks_may_lie_outside_the_heap_again_after_a_pass_that_fails(monkeypatch):
     said = []
     monkeypatch.setattr(memory, "_setting", lambda: lambda name, value: said.append((name, value)))
-    with pytest.raises(ZeroDivisionError), memory.kept():
+    with pytest.raises(ZeroDivisionError), memory.kept(torch.device("cpu")):
         assert said == [(memory.MMAP_MAX, 0)]
         raise ZeroDivisionError
     assert said[1:] == [(memory.MMAP_MAX, memory.BLOCKS)]
+
+
+def test_passes_on_a_gpu_leave_the_memory_of_the_cpu_alone(monkeypatch):
+    monkeypatch.setattr(memory, "_setting", lambda: pytest.fail("asked for"))
+    with memory.kept(torch.device("cuda")):
+        pass
 
 
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])

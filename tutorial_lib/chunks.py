@@ -56,7 +56,7 @@ class Sizes:
         """One pass, call(points, labels), by halves where the memory does not suffice."""
         start = time.perf_counter()
         try:
-            with memory.kept():
+            with memory.kept(points.device):
                 out = call(points, labels)
         except RuntimeError as error:
             if len(points) == 1 or not _out_of_memory(error):

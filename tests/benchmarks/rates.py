@@ -106,7 +106,8 @@ class Contest:
             return tl.smoothgrad(network, x, target, sigma=SIGMA, samples=count)
         if self.method == "SmoothTaylor":
             return tl.smooth_taylor(network, x, target, sigma=SIGMA, roots=count)
-        own = dict(bounds=(-1.0, 1.0), draws=50, count=(count - 1) // 50, softmax=True)
+        draws = min(50, count - 1)
+        own = dict(bounds=(-1.0, 1.0), draws=draws, count=(count - 1) // draws, softmax=True)
         return tl.metrics.perturbation_curve(network, x, target, x[:, 0], **own)
 
     def captum(self, count: int, size: int | None = None) -> Tensor:
@@ -188,7 +189,7 @@ def peak(call, device: str) -> float:
 
 def measure(contest: Contest, count: int, device: str, rounds: int) -> list[dict]:
     """The rows of one method on one network."""
-    calls, shortly, counts = {}, {}, {}
+    calls, counts = {}, {}
     for name, call in contest.calls.items():
         sizes = tuned(call, device) if name in ("floor", "captum, tuned") else [""]
         if contest.fits(name, count):
@@ -196,16 +197,15 @@ def measure(contest: Contest, count: int, device: str, rounds: int) -> list[dict
                 most = count
                 if name in ("floor", "one by one"):  # whole passes of a loop, which are all alike
                     most = -(-LOOP[device] // (size or 1)) * (size or 1)
-                calls[name, size], counts[name, size] = partial(call, most, size or None), most
-                shortly[name, size] = partial(call, min(most, SHORT), size or None)
+                calls[name, size], counts[name, size] = partial(call, size=size or None), most
         else:
             print(f"  {name}: {count} samples at once do not fit into memory, left out")
-    peaks = {key: peak(call, device) for key, call in calls.items()}  # and a first run
+    peaks = {key: peak(partial(call, counts[key]), device) for key, call in calls.items()}
     rates = {key: [] for key in calls}
     for _ in range(rounds):
         for key, call in calls.items():
-            shortly[key]()
-            rates[key].append(counts[key] / seconds(call, device))
+            call(SHORT)
+            rates[key].append(counts[key] / seconds(partial(call, counts[key]), device))
     rows = []
     for name, size in calls:
         same = [key for key in calls if key[0] == name]
