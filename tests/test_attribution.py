@@ -168,9 +168,9 @@ def test_inner_noise_repeats_neither_the_outer_noise_nor_itself():
     # One left step looks at its start b and weighs by x - b: both noises can be read off.
     x, n = torch.zeros(1, 4, dtype=torch.float64), 500
     inner = partial(tl.probes.path, baseline="noise", bounds=(-1.0, 1.0), steps=1, rule="left")
-    seen = list(tl.probes.gaussian(x, sigma=1.0, samples=n, inner=inner))
-    b = torch.cat([probe.point for probe in seen])
-    noisy = torch.cat([probe.weight for probe in seen]) + b
+    seen = tl.probes.gaussian(x, sigma=1.0, samples=n, inner=inner)
+    b = seen.points()[:, 0]
+    noisy = torch.cat([block.weights for block in seen]) + b
     assert len(b.unique(dim=0)) == n
     both = torch.corrcoef(torch.stack([noisy.flatten(), b.flatten()]))
     assert abs(both[0, 1]) < 4 / math.sqrt(b.numel())

@@ -83,7 +83,7 @@ SAMPLED = {
 def test_memory_does_not_grow_with_samples(samples, name, monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    monkeypatch.setattr(tl.probes, "BLOCK", 40)  # numbers that are made together at most
+    monkeypatch.setattr(tl.draws, "BLOCK", 40)  # numbers that are made together at most
     largest = 0
 
     class Watch(TorchDispatchMode):
@@ -126,7 +126,9 @@ def test_the_standard_error_matches_the_spread_of_repeated_runs():
     assert float(errors.square().mean().sqrt() / means.std()) == pytest.approx(1, abs=0.12)
 
 
-def test_the_standard_error_is_the_textbook_formula_over_draws_not_over_steps():
+@pytest.mark.parametrize("block", [6, 18, 32_768])  # 1 and 3 of the 4 steps in a block, all
+def test_the_standard_error_is_the_textbook_formula_over_draws_not_over_steps(block, monkeypatch):
+    monkeypatch.setattr(tl.draws, "BLOCK", block)
     x, n, steps = normal(2, 3), 5, 4
     keywords = dict(baseline="noise", bounds=(-1.0, 1.0), steps=steps, baselines=n)
     where = partial(tl.probes.path, **keywords)
@@ -138,6 +140,15 @@ def test_the_standard_error_is_the_textbook_formula_over_draws_not_over_steps():
         draws.append(tl.integrated_gradients(cubic, x, 0, baseline=b[None], steps=steps))
     draws = torch.stack(draws)
     assert torch.allclose(mean, draws.mean(0)) and torch.allclose(error, draws.std(0) / n**0.5)
+
+
+@pytest.mark.parametrize("block", [6, 30, 32_768])  # 1 and 5 of the 13 draws in a block, all
+def test_the_standard_error_is_the_textbook_formula_however_draws_lie_in_blocks(block, monkeypatch):
+    monkeypatch.setattr(tl.draws, "BLOCK", block)
+    x, where = normal(2, 3), partial(tl.probes.gaussian, sigma=0.5, samples=13)
+    mean, error = tl.engine.average(cubic, x, 0, where, standard_error=True, batch_size=4)
+    draws = torch.stack([tl.gradient(cubic, z, 0) for z in where(x).points()])
+    assert torch.allclose(mean, draws.mean(0)) and torch.allclose(error, draws.std(0) / 13**0.5)
 
 
 def test_the_standard_error_of_a_single_draw_is_refused():
@@ -230,20 +241,20 @@ def test_the_progress_bar_counts_every_gradient(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_smoothing_holds_one_inner_probe_at_a_time():
+def test_smoothing_holds_one_inner_block_at_a_time():
     made = []
 
     def inner(x, *, seed=0):
         def make():
             for k in range(20):
                 made.append(k)
-                yield tl.engine.Probe(x, share=1 / 20, last=k == 19)
+                yield tl.engine.Block(x[None], shares=1 / 20, draws=int(k == 19))
 
         return tl.engine.Probes(20, make)
 
     seen = iter(tl.probes.gaussian(normal(1, 3), sigma=0.1, samples=2, inner=inner))
-    probes = []
+    blocks = []
     for k in range(1, 41):
-        probes.append(next(seen))
+        blocks.append(next(seen))
         assert len(made) == k
-    assert [p.last for p in probes] == ([False] * 19 + [True]) * 2
+    assert [block.draws for block in blocks] == ([0] * 19 + [1]) * 2

@@ -252,7 +252,7 @@ def test_weight_noise_may_stand_inside_smoothing_but_not_inside_weight_noise():
 def test_truncated_noise_stays_inside_and_has_the_known_mean():
     x, s, n = torch.tensor([[-3.0, -2.0, 0.5, 3.9]], dtype=torch.float64), 2.0, 20_000
     probes = tl.probes.truncated_gaussian(x.repeat(1, n), sigma=s, bounds=BOUNDS, samples=1)
-    z = next(iter(probes)).point.view(n, 4)
+    z = probes.points().view(n, 4)
     assert float(z.min()) >= BOUNDS[0] and float(z.max()) <= BOUNDS[1]
     a, b = (BOUNDS[0] - x) / s, (BOUNDS[1] - x) / s
 
@@ -268,11 +268,11 @@ def test_truncated_noise_stays_inside_and_has_the_known_mean():
 
 def test_truncated_noise_far_from_both_bounds_is_gaussian_and_without_sigma_is_nothing():
     x = normal(1, 4000, seed=3) * 0.1
-    far = next(iter(tl.probes.truncated_gaussian(x, sigma=0.5, bounds=(-50.0, 50.0)))).point
+    far = tl.probes.truncated_gaussian(x, sigma=0.5, bounds=(-50.0, 50.0)).points()
     assert float((far - x).std()) == pytest.approx(0.5, rel=0.05)
     ends = torch.tensor([[-3.0, 4.0, 1.0]]).double()
-    still = next(iter(tl.probes.truncated_gaussian(ends, sigma=0.0, bounds=BOUNDS))).point
-    assert torch.equal(still, ends)
+    still = tl.probes.truncated_gaussian(ends, sigma=0.0, bounds=BOUNDS).points()
+    assert torch.equal(still, ends.expand_as(still))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -281,7 +281,7 @@ def test_truncated_noise_of_a_value_rounded_beyond_its_bound_stays_at_that_bound
     x[0, 0] = x[0, 0].nextafter(torch.tensor(-9.0, dtype=dtype))
     x[0, 1] = x[0, 1].nextafter(torch.tensor(9.0, dtype=dtype))
     for sigma in (1e-8, 1e-3):
-        z = next(iter(tl.probes.truncated_gaussian(x, sigma=sigma, bounds=(-2.12, 2.64)))).point
+        z = tl.probes.truncated_gaussian(x, sigma=sigma, bounds=(-2.12, 2.64)).points()
         assert torch.allclose(z.float(), torch.tensor([[-2.12, 2.64]]), atol=0.02)
 
 

@@ -88,18 +88,17 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
 
 def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
     """What the model returned: a tensor (N, C) that holds every target."""
-    wanted = f"a tensor of scores (N, C) for an input of N = {len(points)} rows"
-    if not isinstance(value, Tensor):
-        raise TypeError(f"model: expected it to return {wanted}, it returned {_kind(value)}")
-    if value.ndim != 2 or len(value) != len(points) or not value.dtype.is_floating_point:
-        raise ValueError(
-            f"model: expected it to return {wanted}, it returned shape {tuple(value.shape)} "
-            f"and dtype {value.dtype}"
-        )
-    if int(target.max()) >= value.shape[1]:
+    rows = points.shape[0]
+    tensor = isinstance(value, Tensor)
+    if not tensor or value.ndim != 2 or value.shape[0] != rows or not value.is_floating_point():
+        got = f"shape {tuple(value.shape)} and dtype {value.dtype}" if tensor else _kind(value)
+        wanted = f"a tensor of scores (N, C) for an input of N = {rows} rows"
+        error = f"model: expected it to return {wanted}, it returned {got}"
+        raise ValueError(error) if tensor else TypeError(error)
+    if (most := int(target.max())) >= value.shape[1]:
         raise ValueError(
             f"target: expected class indices below C = {value.shape[1]}, the number of scores "
-            f"that the model returns, got {int(target.max())}"
+            f"that the model returns, got {most}"
         )
     return value
 
@@ -163,6 +162,8 @@ def flag(name: str, value: bool) -> None:
 
 def sigma(value: float | Tensor, x: Tensor) -> float | Tensor:
     """A standard deviation, in the units of x: finite and not negative; a number or per entry."""
+    if isinstance(value, float) and 0 <= value <= torch.finfo(x.dtype).max:
+        return value  # without waiting for a GPU
     tensor = broadcastable("sigma", value, x)
     if bool((tensor < 0).any()):
         raise ValueError(f"sigma: expected finite numbers of at least 0, got {_range(tensor)}")

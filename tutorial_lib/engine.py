@@ -20,31 +20,36 @@ from tutorial_lib.chunks import Sizes
 from tutorial_lib.precision import applied
 
 
-class Probe(NamedTuple):
-    """One probe point for every picture of the batch.
+class Block(NamedTuple):
+    """K probe points for every picture of the batch.
 
-    point: z, the shape of x. weight: w(x, z), broadcastable to x, or None for 1.
-    share: this probe's part of the average; all shares sum to 1.
-    last: whether it ends one independent draw (the unit of the standard error).
+    points: z, (K, B, ...). weights: w(x, z), broadcastable to the points, or None for 1.
+    shares: every probe's part of the average, a number or (K, 1, ...); all shares sum to 1.
+    draws: how many independent draws, the units of the standard error, end with this block: K where
+        each probe is one; where they are parts of one, 1 in its last block and 0 before.
     network: from the model to the f_k whose gradient is taken, or None for the model itself.
     """
 
-    point: Tensor
-    weight: Tensor | None = None
-    share: float = 1.0
-    last: bool = True
+    points: Tensor
+    weights: Tensor | None = None
+    shares: float | Tensor = 1.0
+    draws: int = 1
     network: Callable[[Callable], Callable] | None = None
 
 
 @dataclass(frozen=True)
 class Probes:
-    """`count` probes a picture; iterating starts afresh and gives the same probes each time."""
+    """`count` probes a picture, in blocks; iterating starts afresh and gives the same each time."""
 
     count: int
-    make: Callable[[], Iterator[Probe]]
+    make: Callable[[], Iterator[Block]]
 
-    def __iter__(self) -> Iterator[Probe]:
+    def __iter__(self) -> Iterator[Block]:
         return self.make()
+
+    def points(self) -> Tensor:
+        """All points at once, (count, B, ...): to look at, where there is memory for them."""
+        return torch.cat([block.points for block in self])
 
 
 def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
@@ -63,11 +68,11 @@ def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
 
 def slope_at(place: Tensor, scores: Tensor, target: Tensor) -> Tensor | None:
     """Gradient of each row's target score with respect to a tensor on its way; None without one."""
-    target = target.to(scores.device, non_blocking=True)
-    chosen = scores.gather(1, target[:, None]).sum()
-    if not chosen.requires_grad:
+    if not scores.requires_grad:
         return None
-    return torch.autograd.grad(chosen, place, allow_unused=True)[0]
+    target = target.to(scores.device, non_blocking=True)
+    chosen = torch.zeros_like(scores).scatter_(1, target[:, None], 1)  # d sum of f_target / d f
+    return torch.autograd.grad(scores, place, chosen, allow_unused=True)[0]
 
 
 def average(
@@ -88,10 +93,10 @@ def average(
     standard_error: also return the standard error of every entry of A, from the spread of the
     independent draws (two draws at least).
 
-    The sum runs in the order of the probes, in float32 or better, so the result does not depend
-    on `batch_size` beyond what the backend's own kernels do. Where those round differently in
-    passes of different sizes, give a batch_size to have the same bits each time: None tries a few
-    sizes on a CPU (`chunks.py`). Memory grows with `batch_size` only.
+    The sum runs block by block, in float32 or better, whatever the passes are, so the result does
+    not depend on `batch_size` beyond what the backend's own kernels do. Where those round
+    differently in passes of different sizes, give a batch_size to have the same bits each time:
+    None tries a few sizes on a CPU (`chunks.py`). Memory grows with `batch_size` only.
     Returns A with the shape and dtype of x, or the pair (A, standard error).
     Raises ValueError or TypeError that names the argument at fault.
 
@@ -112,28 +117,28 @@ def average(
                 if chunk[0][0].network is not change:
                     change = chunk[0][0].network
                     network = change(model) if change else model
-                points = torch.cat([_part(probe.point, rows) for probe, rows in chunk])
-                labels = torch.cat([_part(target, rows) for _, rows in chunk])
+                points = torch.cat([block.points.flatten(0, 1)[rows] for block, rows in chunk])
+                labels = torch.cat([_labels(target, block)[rows] for block, rows in chunk])
                 total.add(chunk, sizes.run(partial(slope, network), points, labels))
                 bar.update(len(points))
         checks.result(total.sum)
         return total.result(x.dtype)
 
 
-def _chunks(probes: Probes, pictures: int, sizes: Sizes) -> Iterator[list[tuple[Probe, slice]]]:
-    """Pack rows of consecutive probes with one network into chunks of at most sizes.next() rows.
+def _chunks(probes: Probes, pictures: int, sizes: Sizes) -> Iterator[list[tuple[Block, slice]]]:
+    """Pack rows of consecutive blocks with one network into chunks of at most sizes.next() rows.
 
-    A chunk is a list of (probe, rows).
+    A chunk is a list of (block, rows), rows counted through its probes and pictures.
     """
     chunk, room = [], sizes.next()
-    for probe in probes:
-        if chunk and probe.network is not chunk[0][0].network:
+    for block in probes:
+        if chunk and block.network is not chunk[0][0].network:
             yield chunk
             chunk, room = [], sizes.next()
-        start = 0
-        while start < pictures:
-            stop = min(pictures, start + room)
-            chunk.append((probe, slice(start, stop)))
+        start, end = 0, len(block.points) * pictures
+        while start < end:
+            stop = min(end, start + room)
+            chunk.append((block, slice(start, stop)))
             room -= stop - start
             start = stop
             if room == 0:
@@ -143,61 +148,62 @@ def _chunks(probes: Probes, pictures: int, sizes: Sizes) -> Iterator[list[tuple[
         yield chunk
 
 
-def _part(values: Tensor, rows: slice) -> Tensor:
-    """The rows of a tensor, or itself where they are all."""
-    return values if rows.stop - rows.start == values.shape[0] else values[rows]
+def _labels(target: Tensor, block: Block) -> Tensor:
+    """The target of every row of a block."""
+    return target.expand(len(block.points), -1).flatten()
 
 
 class _Total:
-    """Running sum over probes and, if asked for, Welford's running variance over draws."""
+    """Running sum over blocks and, if asked for, the running variance over draws."""
 
     def __init__(self, x: Tensor, standard_error: bool):
-        wide = accumulator(x.dtype)
-        self.sum = torch.zeros_like(x, dtype=wide)
-        self.column = [-1] + [1] * (x.ndim - 1)
+        self.sum = torch.zeros_like(x, dtype=accumulator(x.dtype))
+        self.waiting: list[Tensor] = []  # slopes of a block that is not complete
         self.spread = standard_error
         if standard_error:
             self.draw, self.mean, self.squares = (torch.zeros_like(self.sum) for _ in range(3))
-            self.draws = torch.zeros(len(x), *self.column[1:], dtype=wide, device=x.device)
+            self.draws = 0
 
-    def add(self, chunk: list[tuple[Probe, slice]], slopes: Tensor) -> None:
-        """Weigh the slopes of a chunk, all at once, and add them up, one probe after the other."""
-        sizes = [rows.stop - rows.start for _, rows in chunk]
-        values = slopes.to(self.sum.dtype) * self._shares(chunk, sizes)
-        if any(probe.weight is not None for probe, _ in chunk):
-            values *= torch.cat([self._weights(probe, rows) for probe, rows in chunk])
-        for (probe, rows), value in zip(chunk, values.split(sizes), strict=True):
-            _part(self.sum, rows).add_(value)
-            if self.spread:
-                self.draw[rows] += value
-                if probe.last:
-                    self._end_draw(rows)
+    def add(self, chunk: list[tuple[Block, slice]], slopes: Tensor) -> None:
+        """Take the slopes of a chunk; the blocks that it completes are weighed and added."""
+        start = 0
+        for block, rows in chunk:
+            stop = start + rows.stop - rows.start
+            self.waiting.append(slopes[start:stop])
+            start = stop
+            if rows.stop == block.points.shape[0] * self.sum.shape[0]:
+                whole = torch.cat(self.waiting) if len(self.waiting) > 1 else self.waiting[0]
+                self.waiting.clear()
+                self._add_block(block, whole)
 
-    def _shares(self, chunk: list[tuple[Probe, slice]], sizes: list[int]) -> float | Tensor:
-        """Every row's share, (N, 1, ...), or the one that all have."""
-        shares = [probe.share for probe, _ in chunk]
-        if len(set(shares)) == 1:
-            return shares[0]
-        rows = [share for share, size in zip(shares, sizes, strict=True) for _ in range(size)]
-        each = torch.tensor(rows, dtype=self.sum.dtype).view(self.column)
-        return each.to(self.sum.device, non_blocking=True)
+    def _add_block(self, block: Block, slopes: Tensor) -> None:
+        probes = block.points.shape[0]
+        values = slopes.to(self.sum.dtype).view(probes, *self.sum.shape) * block.shares
+        if block.weights is not None:
+            values *= block.weights
+        whole = values.sum(0) if probes > 1 else values[0]
+        self.sum += whole
+        if self.spread and block.draws == probes > 1:
+            self._end_draws(values)
+        elif self.spread:
+            self.draw += whole
+            if block.draws:
+                self._end_draws(self.draw[None])
+                self.draw.zero_()
 
-    def _weights(self, probe: Probe, rows: slice) -> Tensor:
-        weight = torch.ones(()).to(self.sum) if probe.weight is None else probe.weight
-        return _part(weight.expand_as(self.sum), rows)
-
-    def _end_draw(self, rows: slice) -> None:
-        draw, mean = self.draw[rows], self.mean[rows]
-        self.draws[rows] += 1
-        delta = draw - mean
-        mean += delta / self.draws[rows]
-        self.squares[rows] += delta * (draw - mean)
-        draw.zero_()
+    def _end_draws(self, draws: Tensor) -> None:
+        """Merge the mean and the squares of some draws (Chan et al., 1979)."""
+        n, k = self.draws, len(draws)
+        self.draws = n + k
+        mean = draws.mean(0)
+        delta = mean - self.mean
+        self.mean += delta * (k / self.draws)
+        self.squares += (draws - mean).square().sum(0) + delta.square() * (n * k / self.draws)
 
     def result(self, dtype: torch.dtype) -> Tensor | tuple[Tensor, Tensor]:
         if not self.spread:
             return self.sum.to(dtype)
-        n = float(self.draws.flatten()[0])
+        n = self.draws
         if n < 2:
             raise ValueError("standard_error: needs at least 2 independent draws, there was 1")
         # The sum of n draws with variance squares / (n - 1) each.

@@ -105,21 +105,23 @@ def truncated_normal(x: Tensor, sigma: float | Tensor, bounds: tuple, uniform: T
 
 
 def reweighted(model: nn.Module, *, sigma: float, seed: int) -> Callable:
-    """The model with noise on its weights: every parameter times 1 + sigma * eps.
+    """The model with noise on its weights: every parameter times its own eta.
 
     theta_i * eta_i,  eta_i ~ N(1, sigma^2)   (Bykov et al., 2022, Sec. 3). The model's own
     parameters are not touched: the noisy ones are handed to each call.
     """
     checks.weights(model)
-    rng = {p.device: torch.Generator(p.device).manual_seed(seed) for p in model.parameters()}
-
-    def noisy(p: Tensor) -> Tensor:
-        wide = torch.promote_types(p.dtype, torch.float32)
-        eps = torch.randn(p.shape, generator=rng[p.device], device=p.device, dtype=wide)
-        return (p.detach() * (1 + sigma * eps)).to(p.dtype)
-
-    weights = {k: noisy(p) for k, p in model.named_parameters() if p.is_floating_point()}
-    return lambda x: torch.func.functional_call(model, weights, (x,))
+    named = list(model.named_parameters(remove_duplicate=False))
+    rng = {p.device: torch.Generator(p.device).manual_seed(seed) for _, p in named}
+    noisy: dict[Tensor, Tensor] = {}  # weights that have two names get one noise
+    for _, p in named:
+        if p.is_floating_point() and p not in noisy:
+            wide = torch.promote_types(p.dtype, torch.float32)
+            eta = torch.empty(p.shape, device=p.device, dtype=wide)
+            eta.normal_(1, sigma, generator=rng[p.device])
+            noisy[p] = eta.mul_(p.detach()).to(p.dtype)
+    weights = {k: noisy[p] for k, p in named if p in noisy}
+    return lambda x: torch.func.functional_call(model, weights, (x,), tie_weights=False)
 
 
 def _span(bounds: tuple) -> float:

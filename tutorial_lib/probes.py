@@ -8,28 +8,29 @@ maps of one picture for several targets can be compared draw by draw.
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tutorial_lib import checks, noise
-from tutorial_lib.engine import Probe, Probes, accumulator
+from tutorial_lib.draws import noise_blocks, parts, spawn
+from tutorial_lib.engine import Block, Probes, accumulator
 
-BLOCK = 32_768  # numbers made together, where one draw has fewer
 RULES = ("right", "left", "midpoint", "trapezoid", "gauss-legendre")
 
 
 def point(x: Tensor, *, seed: int = 0) -> Probes:
     """Look at x, weigh by 1: the gradient."""
     checks.seed(seed)
-    return Probes(1, lambda: iter([Probe(x)]))
+    return Probes(1, lambda: iter([Block(x[None])]))
 
 
 def point_times_input(x: Tensor, *, seed: int = 0) -> Probes:
     """Look at x, weigh by x: gradient x input."""
     checks.seed(seed)
-    return Probes(1, lambda: iter([Probe(x, x)]))
+    return Probes(1, lambda: iter([Block(x[None], x)]))
 
 
 def pair(x: Tensor, *, baseline: float | Tensor = 0.0, seed: int = 0) -> Probes:
@@ -39,7 +40,8 @@ def pair(x: Tensor, *, baseline: float | Tensor = 0.0, seed: int = 0) -> Probes:
     """
     checks.seed(seed)
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
-    return Probes(1, lambda: iter([Probe(torch.stack([x, start], 1), x - start)]))
+    both = torch.stack([x, start], 1)
+    return Probes(1, lambda: iter([Block(both[None], x - start)]))
 
 
 def path(
@@ -59,16 +61,19 @@ def path(
     nodes, shares = quadrature(rule, steps)
     seed = checks.seed(seed)
     starts = _baselines(x, baseline, checks.count("baselines", baselines), bounds, seed)
-    places = torch.tensor(nodes, dtype=accumulator(x.dtype)).view(-1, *[1] * x.ndim).to(x.device)
+    places, shares = (
+        torch.tensor(v, dtype=accumulator(x.dtype)).view(-1, *[1] * x.ndim).to(x.device)
+        for v in (nodes, shares)
+    )
 
-    def make() -> Iterator[Probe]:
+    def make() -> Iterator[Block]:
         for start in starts():
             start = start.to(accumulator(x.dtype))
             distance = x - start
-            for part in _parts(len(nodes), x):
+            for part in parts(len(nodes), x):
                 points = (start + places[part] * distance).to(x.dtype)
-                for z, k in zip(points, range(len(nodes))[part], strict=True):
-                    yield Probe(z, distance, shares[k] / baselines, k == len(nodes) - 1)
+                last = part.stop == len(nodes)
+                yield Block(points, distance, shares[part] / baselines, int(last))
 
     return Probes(baselines * len(nodes), make)
 
@@ -117,7 +122,7 @@ def truncated_gaussian(
     def place(uniform: Tensor) -> Tensor:
         return noise.truncated_normal(x, sigma, bounds, uniform)
 
-    return _around(x, _copies(x, place, _uniform, samples, seed), samples, seed, inner)
+    return _around(x, _copies(x, place, torch.rand, samples, seed), samples, seed, inner)
 
 
 def taylor_roots(
@@ -134,12 +139,11 @@ def taylor_roots(
         count = len(given)
 
         def blocks() -> Iterator[Tensor]:
-            return (given[part] for part in _parts(count, x))
+            return (given[part] for part in parts(count, x))
 
-    def make() -> Iterator[Probe]:
-        for block in blocks():
-            for z, weight in zip(block, x - block, strict=True):
-                yield Probe(z, weight, 1 / count)
+    def make() -> Iterator[Block]:
+        for z in blocks():
+            yield Block(z, x - z, 1 / count, len(z))
 
     return Probes(count, make)
 
@@ -156,7 +160,7 @@ def noisy_weights(
     checks.nonnegative("weight_sigma", weight_sigma)
     number, seed = checks.count("weight_samples", weight_samples), checks.seed(seed)
 
-    def make() -> Iterator[Probe]:
+    def make() -> Iterator[Block]:
         for k in range(number):
             network = partial(noise.reweighted, sigma=weight_sigma, seed=spawn(seed, k, 1))
             inside = inner(x, seed=spawn(seed, k))
@@ -212,9 +216,8 @@ def _baselines(
         lower, upper = checks.bounds(bounds, x)
 
         def draws() -> Iterator[Tensor]:
-            rng = torch.Generator(device=x.device).manual_seed(seed)
-            for _ in range(number):
-                yield (lower + (upper - lower) * _uniform(x, rng)).to(x.dtype)
+            for uniform in chain.from_iterable(noise_blocks(x, torch.rand, number, seed)):
+                yield (lower + (upper - lower) * uniform).to(x.dtype)
 
         return draws
     if number != 1:
@@ -237,13 +240,15 @@ def _around(
 ) -> Probes:
     """`samples` noisy copies of x, in blocks (K, B, ...), and there wherever `inner` looks."""
 
-    def make() -> Iterator[Probe]:
+    def make() -> Iterator[Block]:
         for k, noisy in enumerate(z for block in blocks() for z in block):
-            if inner is point:
-                yield Probe(noisy, share=1 / samples)
-            else:
-                yield from _part_of_draw(inner(noisy, seed=spawn(seed, k)), samples)
+            yield from _part_of_draw(inner(noisy, seed=spawn(seed, k)), samples)
 
+    def plain() -> Iterator[Block]:
+        return (Block(z, shares=1 / samples, draws=len(z)) for z in blocks())
+
+    if inner is point:
+        return Probes(samples, plain)
     return Probes(samples * inner(x, seed=spawn(seed, 0)).count, make)
 
 
@@ -251,7 +256,7 @@ def _gaussian_copies(
     x: Tensor, sigma: float | Tensor, samples: int, seed: int
 ) -> Callable[[], Iterator[Tensor]]:
     sigma = checks.sigma(sigma, x)
-    return _copies(x, lambda eps: x + sigma * eps, _normal, samples, seed)
+    return _copies(x, lambda eps: x + sigma * eps, torch.randn, samples, seed)
 
 
 def _copies(
@@ -261,38 +266,18 @@ def _copies(
     samples, seed = checks.count("samples", samples), checks.seed(seed)
 
     def blocks() -> Iterator[Tensor]:
-        rng = torch.Generator(device=x.device).manual_seed(seed)
-        for part in _parts(samples, x):
-            draws = [draw(x, rng) for _ in range(part.stop - part.start)]
-            yield place(torch.stack(draws)[:, None]).to(x.dtype)
+        for eps in noise_blocks(x, draw, samples, seed):
+            yield place(eps[:, None]).to(x.dtype)
 
     return blocks
 
 
-def _parts(count: int, x: Tensor) -> Iterator[slice]:
-    """Slices of range(count), so that many draws of a few numbers are made in one operation."""
-    size = max(1, BLOCK // x.numel())
-    return (slice(k, min(k + size, count)) for k in range(0, count, size))
-
-
-def _part_of_draw(inside: Probes, draws: int, **changes: object) -> Iterator[Probe]:
-    """The probes of one draw out of `draws`: only the last of them ends it."""
-    for j, probe in enumerate(inside, 1):
-        if changes and probe.network is not None:
+def _part_of_draw(inside: Probes, draws: int, **changes: object) -> Iterator[Block]:
+    """The blocks of one draw out of `draws`: only the last of them ends it."""
+    seen = 0
+    for block in inside:
+        if changes and block.network is not None:
             raise TypeError("method: noise on weights that have noise already is not offered")
-        yield probe._replace(share=probe.share / draws, last=j == inside.count, **changes)
-
-
-def _normal(x: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.randn(x.shape[1:], generator=rng, device=x.device, dtype=accumulator(x.dtype))
-
-
-def _uniform(x: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.rand(x.shape[1:], generator=rng, device=x.device, dtype=accumulator(x.dtype))
-
-
-def spawn(seed: int, *path: int) -> int:
-    """An independent seed for one use of noise, so that inner noise is not outer noise."""
-    return int(
-        np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-    )
+        seen += len(block.points)
+        last = seen == inside.count
+        yield block._replace(shares=block.shares / draws, draws=int(last), **changes)

@@ -53,7 +53,7 @@ def _matching(x, rms, bounds):
     for _ in range(20):
         middle = (low + high) / 2
         probes = tl.probes.truncated_gaussian(x, sigma=middle, bounds=bounds, samples=2)
-        size = torch.stack([p.point - x for p in probes]).square().mean().sqrt()
+        size = (probes.points() - x).square().mean().sqrt()
         low, high = (middle, high) if size < rms else (low, middle)
     return middle
 
@@ -69,7 +69,7 @@ def rows(model, picture, x, target):
         maps, rms, outside, chances = [], [], [], []
         for seed in (1, 2):
             total = torch.zeros_like(x)
-            points = torch.cat([p.point for p in probes(x, samples=DRAWS, seed=seed)])
+            points = probes(x, samples=DRAWS, seed=seed).points()[:, 0]
             for z in points.split(CHUNK):
                 z = z.clone().requires_grad_()
                 scores = model(z)

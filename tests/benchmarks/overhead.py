@@ -1,4 +1,4 @@
-"""What a call costs beside its gradients, on a small MLP: milliseconds, medians over many calls.
+"""What a call costs beside its gradients, on a small MLP: milliseconds, medians over 200 calls.
 
     python tests/benchmarks/overhead.py
 
@@ -26,13 +26,15 @@ METHODS = {  # name: (method, its keywords, points a map)
 }
 
 
-def milliseconds(call, calls: int = 100) -> float:
-    times = []
-    for _ in range(calls + 3):  # the first ones warm up
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times[3:])
+def milliseconds(*calls, rounds: int = 200) -> list[float]:
+    """The median time of each call; they take turns, so that the machine is the same to all."""
+    times = [[] for _ in calls]
+    for _ in range(rounds + 5):  # the first rounds warm up
+        for call, own in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            own.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(own[5:]) for own in times]
 
 
 def bare(network, x, points, networks):
@@ -47,8 +49,8 @@ def main() -> None:
     x = torch.randn(1, 10)
     for name, (method, own, points) in METHODS.items():
         networks = 10 if "weight_samples" in method.__kwdefaults__ else 1
-        ours = milliseconds(partial(method, net, x, 0, **own))
-        floor = milliseconds(partial(bare, net, x, points, networks))
+        calls = partial(method, net, x, 0, **own), partial(bare, net, x, points, networks)
+        ours, floor = milliseconds(*calls)
         print(f"{name:22}{ours:6.2f} ms, bare {floor:5.2f} ms: {ours - floor:5.2f} ms more")
 
 

@@ -134,9 +134,9 @@ class Contest:
         if self.method == "IG":
             theirs = self.captum(50, 4).detach()
         else:
-            points = tl.probes.gaussian(self.x, sigma=SIGMA, samples=50)
+            points = tl.probes.gaussian(self.x, sigma=SIGMA, samples=50).points()
             saliency = partial(peer.Saliency(self.bare).attribute, target=self.target, abs=False)
-            theirs = sum(saliency(probe.point) for probe in points) / 50
+            theirs = sum(saliency(z) for z in points) / 50
         return float((self.ours(50) - theirs).norm() / theirs.norm())
 
     def fits(self, name: str, count: int) -> bool:
