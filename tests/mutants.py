@@ -194,6 +194,7 @@ MUTANTS = {
         "setting(MMAP_MAX, BLOCKS)",
     ),
     "memory kept for good": ("memory.py", "        setting(MMAP_MAX, BLOCKS)", "        pass"),
+    "small blocks from the system": ("memory.py", "setting(MMAP_THRESHOLD, LARGE)", "pass"),
     "input not multiplied": ("probes.py", "Block(x[None], x)", "Block(x[None])"),
     "sign before size": ("maps.py", "size = heatmap.abs()", "size = heatmap"),
     "median for 99th percentile": ("maps.py", "place = 0.99 *", "place = 0.5 *"),

@@ -221,13 +221,15 @@ def test_the_first_guess_is_by_the_size_of_a_picture():
 
 FAULTS = """
 import resource, torch
+from tutorial_lib import memory
 from tutorial_lib.chunks import Sizes
 
 x, label = torch.zeros(1, 3), torch.zeros(1, dtype=torch.long)
 sizes, found = Sizes(1, lambda x: x, x), []
-for _ in range(8):
-    sizes.run(lambda points, labels: torch.ones(16, 2**20).sum(), x, label)
-    found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+with memory.kept(x.device):
+    for _ in range(8):
+        sizes.run(lambda points, labels: torch.ones(16, 2**20).sum(), x, label)
+        found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 print(found[-1] - found[2])
 """
 
@@ -240,13 +242,14 @@ def test_a_pass_of_64_mb_takes_the_memory_of_the_one_before():
     assert int(ran.stdout) < 2000  # 5 passes of fresh memory would be 81,920 pages of 4 KB
 
 
-def test_blocks_may_lie_outside_the_heap_again_after_a_pass_that_fails(monkeypatch):
+def test_memory_is_handed_out_as_glibc_does_again_after_a_call_that_fails(monkeypatch):
     said = []
     monkeypatch.setattr(memory, "_setting", lambda: lambda name, value: said.append((name, value)))
     with pytest.raises(ZeroDivisionError), memory.kept(torch.device("cpu")):
-        assert said == [(memory.MMAP_MAX, 0)]
+        assert said == [(memory.TRIM_THRESHOLD, memory.KEEP), (memory.MMAP_MAX, 0)]
         raise ZeroDivisionError
-    assert said[1:] == [(memory.MMAP_MAX, memory.BLOCKS)]
+    after = {memory.MMAP_MAX: 65_536, memory.MMAP_THRESHOLD: 2**25, memory.TRIM_THRESHOLD: 2**26}
+    assert dict(said[2:]) == after
 
 
 def test_passes_on_a_gpu_leave_the_memory_of_the_cpu_alone(monkeypatch):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, layers, receptive
+from tutorial_lib import checks, layers, memory, receptive
 from tutorial_lib.backward import guided_backprop
 from tutorial_lib.chunks import Sizes
 from tutorial_lib.engine import accumulator, slope_at
@@ -58,7 +58,7 @@ def grad_cam(
     sizes, module = Sizes(batch_size, model, x), layers.found(model, layer, x)
     call, maps = partial(_coarse, model, module), []
     bar = tqdm(total=len(x), unit="gradient", disable=not progress)
-    with bar, applied(x.device):
+    with bar, applied(x.device), memory.kept(x.device):
         for rows in sizes.of(len(x)):
             maps.append(sizes.run(call, x[rows], target[rows]))
             bar.update(rows.stop - rows.start)

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from tutorial_lib import checks, memory
+from tutorial_lib import checks
 from tutorial_lib.precision import CHOSEN, applied
 
 PASSES = 2  # of each size that is tried; the quicker counts, as the first one warms up
@@ -56,8 +56,7 @@ class Sizes:
         """One pass, call(points, labels), by halves where the memory does not suffice."""
         start = time.perf_counter()
         try:
-            with memory.kept(points.device):
-                out = call(points, labels)
+            out = call(points, labels)
         except RuntimeError as error:
             if len(points) == 1 or not _out_of_memory(error):
                 raise

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, lean
+from tutorial_lib import checks, lean, memory
 from tutorial_lib.chunks import Sizes
 from tutorial_lib.precision import applied
 
@@ -111,7 +111,7 @@ def average(
         where = probes(x)
         total = _Total(x, standard_error)
         bar = tqdm(total=where.count * len(x), unit="gradient", disable=not progress)
-        with bar:
+        with bar, memory.kept(x.device):
             change, network = None, model
             for chunk in _chunks(where, len(x), sizes):
                 if chunk[0][0].network is not change:

@@ -1,4 +1,4 @@
-"""Memory of one pass kept for the next, on a CPU.
+"""Memory of one pass kept for the next pass of the same call, on a CPU.
 
 The C library of most Linux systems (glibc) asks the system for every block above 32 MB and hands it
 back as soon as it is free. A pass needs many such blocks, and a fresh one costs a page fault for
@@ -15,36 +15,37 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-KEEP = 2**30  # bytes at the end of the heap that the process keeps when they are free
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # names of settings in glibc's malloc.h
-BLOCKS = 65_536  # glibc's own MMAP_MAX: how many blocks may lie outside the heap
+KEEP = 2**30  # bytes at the end of the heap that are kept when they are free
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # names of settings in glibc's malloc.h
+BLOCKS, LARGE = 65_536, 2**25  # glibc's own: blocks outside the heap, and bytes from which on
 
 
 @contextlib.contextmanager
 def kept(device: torch.device) -> Iterator[None]:
     """Inside, memory comes from the heap, and freed memory stays there for the next pass.
 
-    It stays after the call too: the process keeps up to `KEEP` bytes of what it freed, as PyTorch
-    does on a GPU. It does nothing on another device, with another C library, or where the process
-    was started with MALLOC_... or GLIBC_TUNABLES: then somebody has chosen.
+    Afterwards the settings are those that glibc comes to by itself in a process that has freed a
+    block of `LARGE` bytes. It does nothing on another device, with another C library, or where the
+    process was started with MALLOC_... or GLIBC_TUNABLES: then somebody has chosen.
     """
     setting = _setting() if device.type == "cpu" else None
     if setting is None:
         yield
         return
+    setting(TRIM_THRESHOLD, KEEP)
     setting(MMAP_MAX, 0)
     try:
         yield
     finally:
         setting(MMAP_MAX, BLOCKS)
+        setting(MMAP_THRESHOLD, LARGE)
+        setting(TRIM_THRESHOLD, 2 * LARGE)
 
 
 @functools.cache
 def _setting() -> Callable[[int, int], int] | None:
-    """glibc's mallopt, told once to keep what is free; None where that is not ours to say."""
+    """glibc's mallopt; None where its settings are not ours to make."""
     chosen = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     if chosen or platform.libc_ver()[0] != "glibc":
         return None
-    setting = ctypes.CDLL(None).mallopt
-    setting(TRIM_THRESHOLD, KEEP)
-    return setting
+    return ctypes.CDLL(None).mallopt

@@ -25,6 +25,7 @@ depend on them.
 """
 
 import argparse
+import copy
 import csv
 import ctypes
 import platform
@@ -129,15 +130,16 @@ class Contest:
         weight = {"IG": x, "SmoothGrad": torch.ones_like(x)}.get(self.method, x - z.detach())
         return (weight.cpu() * z.grad.cpu()).mean(0)
 
-    def agreement(self) -> float:
-        """How far our map is from captum's, relative, with the same 50 points."""
+    def points(self) -> Tensor:
+        """The points of our SmoothGrad."""
+        return tl.probes.gaussian(self.x, sigma=SIGMA, samples=50).points()
+
+    def theirs(self, points: Tensor) -> Tensor:
+        """Captum's map, SmoothGrad's at given points."""
         if self.method == "IG":
-            theirs = self.captum(50, 4).detach()
-        else:
-            points = tl.probes.gaussian(self.x, sigma=SIGMA, samples=50).points()
-            saliency = partial(peer.Saliency(self.bare).attribute, target=self.target, abs=False)
-            theirs = sum(saliency(z) for z in points) / 50
-        return float((self.ours(50) - theirs).norm() / theirs.norm())
+            return self.captum(50, 4).detach()
+        saliency = partial(peer.Saliency(self.bare).attribute, target=self.target, abs=False)
+        return sum(saliency(z) for z in points) / 50
 
     def fits(self, name: str, count: int) -> bool:
         """Whether a pass of all samples has room, with a tenth to spare."""
@@ -146,6 +148,25 @@ class Contest:
         lines = Path("/proc/meminfo").read_text().splitlines() if LINUX else []
         free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
         return not free or 1.1 * count * chunks.held(self.bare, self.x) < free[0]
+
+
+def agreement(contest: Contest) -> str:
+    """How far captum's map and ours are apart, relative to their size, with the same 50 points."""
+    points = contest.points()
+    bare, x = copy.deepcopy(contest.bare).double(), contest.x.double()
+    wide = Contest(contest.method, bare, tl.models.prepare(bare, x), x)
+    theirs, ours, exact = contest.theirs(points), contest.ours(50), wide.theirs(points.double())
+    both = apart(ours, theirs), apart(wide.ours(50), wide.theirs(wide.points()))
+    each = apart(theirs, exact), apart(ours, exact)
+    return (
+        "captum's map and ours differ by {:.1e} in float32 and by {:.1e} in float64; in float32 "
+        "captum's is {:.1e} from float64's, ours {:.1e}".format(*both, *each)
+    )
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    """The norm of the difference beside the other's norm."""
+    return float((one.double() - other.double()).norm() / other.double().norm())
 
 
 def seconds(call, device: str) -> float:
@@ -251,11 +272,16 @@ def main() -> None:
     print(machine(options.device))
     for name in options.models:
         bare, fast, x = networks(name, options.device)
+        if name == "efficientnet_lite0" and "SmoothGrad" in options.methods:
+            ours = Contest("SmoothGrad", bare, fast, x).ours  # before others leave holes in memory
+            ours(50)
+            found = [peak(partial(ours, n), options.device) for n in (50, 500)]
+            print("peak memory of 50 and of 500 samples: {:.0f} and {:.0f} MiB".format(*found))
         for method in options.methods:
             contest = Contest(method, bare, fast, x)
             print(f"{name}, {method} ({METHODS[method]} passes a map), {options.rounds} rounds")
             if method in ("IG", "SmoothGrad"):
-                print(f"  captum's map and ours differ by {contest.agreement():.1e}")
+                print(f"  {agreement(contest)}")
             with tl.precision(options.precision), applied(torch.device(options.device)):
                 rows = measure(contest, METHODS[method], options.device, options.rounds)
             for row in rows:
@@ -267,10 +293,6 @@ def main() -> None:
             where |= dict(precision=options.precision, model=name, method=method)
             if options.out:
                 append(options.out, [where | row for row in rows])
-        if name == "efficientnet_lite0" and "SmoothGrad" in options.methods:
-            contest = Contest("SmoothGrad", bare, fast, x)
-            found = [peak(partial(contest.ours, n), options.device) for n in (50, 500)]
-            print("  peak memory of 50 and of 500 samples: {:.0f} and {:.0f} MiB".format(*found))
 
 
 def append(path: Path, rows: list[dict]) -> None:
