@@ -4,6 +4,7 @@ import copy
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -333,3 +334,10 @@ def test_a_callable_object_can_be_smoothed_even_if_it_has_no_hash():
     net, x = tanh_mlp(), normal(2, 6)
     a = tl.smoothgrad(net, x, 0, sigma=0.1, samples=3, method=Doubled())
     close(a, 2 * tl.smoothgrad(net, x, 0, sigma=0.1, samples=3))
+
+
+def test_a_sigma_from_numpy_is_a_number_like_any_other():
+    net, x = tanh_mlp(), normal(2, 6)
+    assert type(tl.checks.sigma(np.float64(0.2), x)) is float
+    expected = tl.smoothgrad(net, x, 0, sigma=0.2, samples=3)
+    assert torch.equal(tl.smoothgrad(net, x, 0, sigma=np.float64(0.2), samples=3), expected)

@@ -163,7 +163,7 @@ def flag(name: str, value: bool) -> None:
 def sigma(value: float | Tensor, x: Tensor) -> float | Tensor:
     """A standard deviation, in the units of x: finite and not negative; a number or per entry."""
     if isinstance(value, float) and 0 <= value <= torch.finfo(x.dtype).max:
-        return value  # without waiting for a GPU
+        return float(value)  # without waiting for a GPU
     tensor = broadcastable("sigma", value, x)
     if bool((tensor < 0).any()):
         raise ValueError(f"sigma: expected finite numbers of at least 0, got {_range(tensor)}")
