@@ -16,6 +16,7 @@ from tutorial_lib import checks
 from tutorial_lib.precision import CHOSEN, applied
 
 PASSES = 2  # of each size that is tried; the quicker counts, as the first one warms up
+ABOUT = 1.04  # as fast as the fastest; fewer rows take less memory, which each call fetches anew
 LARGEST = 64  # beyond so many rows of few numbers each, the size of a pass matters little
 GPU_SHARE = 0.4  # of the free memory for what the backward pass keeps; as much again is worked in
 
@@ -40,15 +41,15 @@ class Sizes:
         if given is None and x.device.type == "cuda":
             self.most = fitting(self.most, _free_memory(x.device), held(model, x))
 
-    def next(self) -> int:
-        """Rows of the next pass."""
-        return min(self.most, self.trial.size()) if self.trial else self.most
+    def next(self, left: int) -> int:
+        """Rows of the next pass, at most, where so many are left."""
+        return min(self.most, self.trial.size(left)) if self.trial else self.most
 
     def of(self, count: int) -> Iterator[slice]:
         """Slices of range(count), each as long as the next pass."""
         start = 0
         while start < count:
-            rows = slice(start, min(count, start + self.next()))
+            rows = slice(start, min(count, start + self.next(count - start)))
             yield rows
             start = rows.stop
 
@@ -79,15 +80,17 @@ class Trial:
         sizes = (guess * k // 4 for k in (12, 8, 6, 4, 3, 2))
         self.times: dict[int, list[float]] = {size: [] for size in sizes if size}
 
-    def size(self) -> int:
-        """A size that is not measured yet, the largest first, or else the fastest.
+    def size(self, left: int) -> int:
+        """A size that is not measured yet, the largest first, or else about the fastest.
 
-        Sizes below the guess are tried only if none above is better.
+        Sizes below the guess are tried only if none above is better. In the end the rows that are
+        left go into passes of one size, and not the last few into a slow short one.
         """
         for size, times in self.times.items():
             if len(times) < PASSES and (size >= self.guess or self.best() <= self.guess):
                 return size
-        return self.best()
+        passes = max(1, -(-left // self.best()))
+        return max(1, -(-left // passes))
 
     def note(self, rows: int, seconds: float) -> None:
         """A pass of `rows` rows took so long."""
@@ -100,9 +103,10 @@ class Trial:
         self.guess = min(self.guess, max(1, rows // 2))
 
     def best(self) -> int:
-        """The fastest of the sizes measured."""
+        """The smallest of the sizes measured that are about as fast as the fastest."""
         known = {size: min(times) for size, times in self.times.items() if times}
-        return min(known, key=known.get) if known else self.guess
+        limit = ABOUT * min(known.values(), default=0)
+        return min((size for size in known if known[size] <= limit), default=self.guess)
 
 
 def fitting(most: int, free: int, row: int) -> int:

@@ -126,24 +126,25 @@ def average(
 
 
 def _chunks(probes: Probes, pictures: int, sizes: Sizes) -> Iterator[list[tuple[Block, slice]]]:
-    """Pack rows of consecutive blocks with one network into chunks of at most sizes.next() rows.
+    """Pack rows of consecutive blocks with one network into chunks of sizes.next(left) rows.
 
     A chunk is a list of (block, rows), rows counted through its probes and pictures.
     """
-    chunk, room = [], sizes.next()
+    left = probes.count * pictures
+    chunk, room = [], sizes.next(left)
     for block in probes:
         if chunk and block.network is not chunk[0][0].network:
             yield chunk
-            chunk, room = [], sizes.next()
+            chunk, room = [], sizes.next(left)
         start, end = 0, len(block.points) * pictures
         while start < end:
             stop = min(end, start + room)
             chunk.append((block, slice(start, stop)))
-            room -= stop - start
+            room, left = room - (stop - start), left - (stop - start)
             start = stop
             if room == 0:
                 yield chunk
-                chunk, room = [], sizes.next()
+                chunk, room = [], sizes.next(left)
     if chunk:
         yield chunk
 

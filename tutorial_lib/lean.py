@@ -15,7 +15,8 @@ import torch
 from timm.layers import Conv2dSame as TimmConv2dSame
 from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from tutorial_lib.convolve import convolve, few
 
 ON = ContextVar("lean layers", default=False)
 
@@ -35,7 +36,13 @@ def lean(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is nn.ReLU6:
             module.__class__ = ReLU6
-        elif type(module) is TimmConv2dSame and _depthwise(module):
+        elif type(module) is nn.Conv2d and _plain(module) and few(module):
+            module.__class__ = Conv2d
+        elif (
+            type(module) is TimmConv2dSame
+            and _plain(module)
+            and (few(module) or module.groups == module.in_channels)
+        ):
             module.__class__ = Conv2dSame
     return model
 
@@ -47,8 +54,10 @@ def _on(x: Tensor) -> bool:
     return not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def _depthwise(module: nn.Conv2d) -> bool:
-    return module.groups == module.in_channels and max(module.dilation) == 1
+def _plain(module: nn.Conv2d) -> bool:
+    """Whether its padding is zeros, of so many rows, and its kernel has no gaps."""
+    numbers = isinstance(module.padding, tuple) and module.padding_mode == "zeros"
+    return numbers and max(module.dilation) == 1
 
 
 class ReLU6(nn.ReLU6):
@@ -61,22 +70,27 @@ class ReLU6(nn.ReLU6):
         return super().forward(x)
 
 
-class Conv2dSame(TimmConv2dSame):
-    """A depthwise convolution with TensorFlow's padding, which has one more zero after than before.
+class Conv2d(nn.Conv2d):
+    """A network's first convolution, with a stride: its slope at the pictures is one, too."""
 
-    Padding copies x; the convolution alone can pad evenly. A zero row before the kernel makes up
-    for the zero too many before x.
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution."""
+        return convolve(x, self, self.padding, self.padding) if _on(x) else super().forward(x)
+
+
+class Conv2dSame(TimmConv2dSame):
+    """The same with TensorFlow's padding, which may have one more zero after x than before.
+
+    Padding copies x, where a zero row before the kernel does as well.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution."""
         if not _on(x):
             return super().forward(x)
-        size = x.shape[-2:]
-        down, across = map(get_same_padding, size, self.kernel_size, self.stride, self.dilation)
-        kernel = F.pad(self.weight, (across % 2, 0, down % 2, 0))
-        after = (down - down // 2, across - across // 2)
-        return F.conv2d(x, kernel, self.bias, self.stride, after, 1, self.groups)
+        sides = x.shape[-2:], self.kernel_size, self.stride, self.dilation
+        zeros = [get_same_padding(*side) for side in zip(*sides, strict=True)]
+        return convolve(x, self, [n // 2 for n in zeros], [n - n // 2 for n in zeros])
 
 
 class _Clip(torch.autograd.Function):
