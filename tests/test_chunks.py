@@ -45,10 +45,30 @@ def test_the_fastest_size_is_found_on_the_passes_themselves_and_kept(best, monke
     model = Timed(lambda rows: 1 + abs(rows - best) / 20, monkeypatch)
     tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=120)
     assert model.sizes[:3] == [12, 12, 8] and sum(model.sizes) == 120  # not one gradient more
-    assert set(model.sizes[-4:-1]) == {best}
+    assert set(model.sizes[-4:]) <= {best, best - 1}
     model.sizes.clear()
     tl.integrated_gradients(model, pictures(), 0, steps=24)
     assert model.sizes == [best] * (24 // best)
+
+
+def test_rows_go_into_passes_of_one_size_and_not_the_last_few_into_a_short_one(monkeypatch):
+    model = Timed(lambda rows: 1 + abs(rows - 8) / 20, monkeypatch)
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=120)
+    model.sizes.clear()
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=50)
+    assert model.sizes == [8] + 6 * [7]
+    model.sizes.clear()
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=50, batch_size=8)
+    assert model.sizes == 6 * [8] + [2]  # as it was asked for
+
+
+@pytest.mark.parametrize("gain, size", [(1.02, 4), (1.1, 12)])
+def test_more_rows_must_be_worth_their_memory(gain, size, monkeypatch):
+    model = Timed(lambda rows: {12: 1 / gain, 4: 1}.get(rows, 2), monkeypatch)
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=120)
+    model.sizes.clear()
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=24)
+    assert model.sizes == [size] * (24 // size)
 
 
 def test_the_first_pass_of_a_size_warms_up_and_does_not_count(monkeypatch):
@@ -61,7 +81,9 @@ def test_the_first_pass_of_a_size_warms_up_and_does_not_count(monkeypatch):
 
     model = Timed(cost, monkeypatch)
     tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=120)
-    assert set(model.sizes[-4:-1]) <= {12, 8}
+    model.sizes.clear()
+    tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=24)
+    assert model.sizes == 3 * [8]
 
 
 def test_a_size_is_known_for_one_model_and_one_shape(monkeypatch):
@@ -211,7 +233,7 @@ def test_on_a_gpu_free_memory_is_asked_for(device, monkeypatch):
     net = nn.Sequential(nn.Flatten(), nn.Linear(10, 3)).eval().to(device)
     x = pictures().to(device)
     monkeypatch.setattr(chunks, "_free_memory", lambda device: 10 * chunks.held(net, x))
-    assert chunks.Sizes(None, net, x, "gradients").next() == 4
+    assert chunks.Sizes(None, net, x, "gradients").next(100) == 4
 
 
 def test_the_first_guess_is_by_the_size_of_a_picture():
@@ -227,10 +249,10 @@ from tutorial_lib.chunks import Sizes
 x, label = torch.zeros(1, 3), torch.zeros(1, dtype=torch.long)
 sizes, found = Sizes(1, lambda x: x, x), []
 with memory.kept(x.device):
-    for _ in range(8):
+    for _ in range(20):
         sizes.run(lambda points, labels: torch.ones(16, 2**20).sum(), x, label)
         found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(found[-1] - found[2])
+print(sum(b - a > 8192 for a, b in zip(found[3:], found[4:])))
 """
 
 
@@ -239,7 +261,7 @@ def test_a_pass_of_64_mb_takes_the_memory_of_the_one_before():
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     own = dict(env=clean, cwd=Path(tl.__file__).parents[1], capture_output=True, text=True)
     ran = subprocess.run([sys.executable, "-c", FAULTS], check=True, **own)
-    assert int(ran.stdout) < 2000  # 5 passes of fresh memory would be 81,920 pages of 4 KB
+    assert int(ran.stdout) < 8  # of 16 passes; the heap may need a few to settle
 
 
 def test_memory_is_handed_out_as_glibc_does_again_after_a_call_that_fails(monkeypatch):

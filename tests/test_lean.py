@@ -5,8 +5,9 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
+import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib import engine, lean
+from tutorial_lib import convolve, engine, lean
 
 
 class Graph(nn.Module):
@@ -139,17 +140,111 @@ def test_an_even_kernel_pads_as_tensorflow_does(size, kernel, stride, monkeypatc
     target = torch.tensor([3, 7])
     expected, scores = slopes(model, x, target), model(x)
     assert type(lean.lean(conv)) is lean.Conv2dSame
-    padded, pad = [], lean.F.pad
-    monkeypatch.setattr(lean.F, "pad", lambda t, *a, **k: padded.append(t.shape) or pad(t, *a, **k))
+    padded, pad = [], convolve.F.pad
+    monkeypatch.setattr(
+        convolve.F, "pad", lambda t, *a, **k: padded.append(t.shape) or pad(t, *a, **k)
+    )
     with lean.layers():
         assert torch.allclose(model(x.requires_grad_()), scores, rtol=0, atol=1e-12)
     assert torch.allclose(engine.gradients(model, x, target), expected, rtol=0, atol=1e-12)
-    assert set(padded) == {conv.weight.shape}  # never the pictures
+    assert set(padded) <= {conv.weight.shape}  # never the pictures
 
 
 def test_dense_and_dilated_convolutions_keep_their_padding():
-    for own in (dict(groups=1), dict(groups=2), dict(groups=4, dilation=2)):
-        assert type(lean.lean(Conv2dSame(4, 4, 3, stride=2, **own))) is Conv2dSame
+    for own in (dict(groups=1), dict(groups=2), dict(groups=6, dilation=2)):
+        assert type(lean.lean(Conv2dSame(6, 6, 3, stride=2, **own))) is Conv2dSame
+
+
+OTHERS = {
+    "no stride": (3, dict()),
+    "many channels": (5, dict(stride=2)),
+    "groups": (4, dict(stride=2, groups=2)),
+    "gaps": (3, dict(stride=2, dilation=2)),
+    "two strides": (3, dict(stride=(2, 1))),
+    "mirrored edges": (3, dict(stride=2, padding=1, padding_mode="reflect")),
+    "padding by name": (3, dict(padding="same")),
+    "more padding than kernel": (3, dict(stride=2, padding=3)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_convolutions_stay_as_they_are(name):
+    channels, own = OTHERS[name]
+    assert type(lean.lean(nn.Conv2d(channels, 8, 3, **own))) is nn.Conv2d
+
+
+def first(kernel, stride=2, padding=0, channels=3):
+    """A network's first layer, as float64 knows it best."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, 5, kernel, stride=stride, padding=padding)
+    return conv.double().requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [(12, 12), (13, 14), (9, 7), (7, 10)])
+@pytest.mark.parametrize(
+    "kernel, stride, padding",
+    [(k, s, p) for k in (1, 2, 3, 5, 7) for s in (2, 3, 4) for p in range(min(k, 4))]
+    + [((3, 5), 2, (2, 0)), ((6, 1), 3, (5, 0))],
+)
+def test_the_slope_of_a_strided_convolution_is_a_convolution(size, kernel, stride, padding):
+    conv = first(kernel, stride, padding)
+    x = normal(2, 3, *size).requires_grad_()
+    up = torch.randn_like(conv(x))
+    expected = torch.autograd.grad(conv(x), x, up)[0]
+    assert type(lean.lean(conv)) is lean.Conv2d
+    with lean.layers():
+        y = conv(x)
+        found = torch.autograd.grad(y, x, up)[0]
+    assert "_Convolution" in type(y.grad_fn).__name__
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12) and bool(expected.any())
+
+
+@pytest.mark.parametrize("size", [(12, 12), (13, 14), (8, 7)])
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+def test_and_so_it_is_with_the_padding_of_tensorflow(size, kernel):
+    torch.manual_seed(0)
+    conv = Conv2dSame(3, 5, kernel, stride=2).double().requires_grad_(False)
+    x, target = normal(2, 3, *size), torch.tensor([3, 7])
+
+    def model(z):
+        return conv(z).square().flatten(1)
+
+    expected = slopes(model, x, target)
+    assert type(lean.lean(conv)) is lean.Conv2dSame
+    assert torch.allclose(engine.gradients(model, x, target), expected, rtol=0, atol=1e-12)
+
+
+def test_a_first_layer_whose_weights_want_gradients_gets_them():
+    conv = lean.lean(first(3).requires_grad_())
+    with lean.layers():
+        y = conv(normal(1, 3, 8, 8).requires_grad_())
+    y.sum().backward()
+    assert bool(conv.weight.grad.any()) and bool(conv.bias.grad.any())
+
+
+def test_the_slope_of_a_first_layer_has_a_slope():
+    conv = first(3, padding=1)
+    x = normal(1, 3, 6, 6).requires_grad_()
+
+    def penalty(z):
+        return torch.autograd.grad(conv(z).pow(3).sum(), z, create_graph=True)[0].square().sum()
+
+    expected = torch.autograd.grad(penalty(x), x)[0]
+    lean.lean(conv)
+    with lean.layers():
+        found = torch.autograd.grad(penalty(x), x)[0]
+    assert torch.allclose(found, expected, rtol=1e-9) and bool(expected.any())
+
+
+def test_a_first_layer_follows_the_chosen_precision():
+    net = nn.Sequential(first(3).float(), nn.ReLU(), nn.Flatten()).eval()
+    x, target = normal(1, 3, 8, 8, dtype=torch.float32), torch.tensor([4])
+    for name in ("float32", "bfloat16"):
+        with tl.precision(name):
+            expected = tl.gradient(net, x, target)
+            assert torch.equal(tl.gradient(lean.lean(net), x, target), expected)
+        for module in net:
+            module.__class__ = nn.Conv2d if isinstance(module, nn.Conv2d) else type(module)
 
 
 def test_outside_the_engine_the_layers_are_the_ones_that_they_replace():
