@@ -43,19 +43,13 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, before: Sequence, given: tuple) -> Tensor:
-        kernel, bias, *rest = given
-        ctx.save_for_backward(weight, kernel)
-        ctx.shape, ctx.before, ctx.rest = x.shape, before, rest
-        return F.conv2d(x, kernel, bias, *rest)
+        ctx.save_for_backward(weight)
+        ctx.place = x.shape[2:], given[2][0], before
+        return F.conv2d(x, *given)
 
     @staticmethod
     def backward(ctx, up: Tensor) -> tuple:
-        weight, kernel = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the backward pass of a backward pass
-            slope = torch.nn.grad.conv2d_input(ctx.shape, kernel, up, *ctx.rest)
-        else:
-            slope = _slope(up, weight, ctx.shape[2:], ctx.rest[0][0], ctx.before)
-        return slope, None, None, None
+        return _slope(up, *ctx.saved_tensors, *ctx.place), None, None, None
 
 
 def _slope(up: Tensor, weight: Tensor, size: Sequence, s: int, before: Sequence) -> Tensor:
