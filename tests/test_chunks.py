@@ -62,7 +62,7 @@ def test_rows_go_into_passes_of_one_size_and_not_the_last_few_into_a_short_one(m
     assert model.sizes == 6 * [8] + [2]  # as it was asked for
 
 
-@pytest.mark.parametrize("gain, size", [(1.02, 4), (1.1, 12)])
+@pytest.mark.parametrize("gain, size", [(1.01, 4), (1.04, 12)])
 def test_more_rows_must_be_worth_their_memory(gain, size, monkeypatch):
     model = Timed(lambda rows: {12: 1 / gain, 4: 1}.get(rows, 2), monkeypatch)
     tl.smoothgrad(model, pictures(), 0, sigma=0.1, samples=120)

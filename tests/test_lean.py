@@ -214,6 +214,20 @@ def test_and_so_it_is_with_the_padding_of_tensorflow(size, kernel):
     assert torch.allclose(engine.gradients(model, x, target), expected, rtol=0, atol=1e-12)
 
 
+def test_forward_passes_of_a_metric_do_not_pad_the_pictures(monkeypatch):
+    torch.manual_seed(0)
+    conv = Conv2dSame(3, 5, 3, stride=2).requires_grad_(False)
+    net = lean.lean(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval())
+    x, padded, pad = normal(2, 3, 8, 8, dtype=torch.float32), [], convolve.F.pad
+    own = dict(size=3, count=2, draws=4, bounds=(-3.0, 3.0), softmax=True)
+    expected = tl.metrics.perturbation_curve(lambda z: net(z), x, 1, x[:, 0], **own)
+    monkeypatch.setattr(
+        convolve.F, "pad", lambda t, *a, **k: padded.append(t.shape) or pad(t, *a, **k)
+    )
+    curve = tl.metrics.perturbation_curve(net, x, 1, x[:, 0], **own)
+    assert set(padded) == {conv.weight.shape} and torch.allclose(curve, expected, atol=1e-5)
+
+
 def test_a_first_layer_whose_weights_want_gradients_gets_them():
     conv = lean.lean(first(3).requires_grad_())
     with lean.layers():

@@ -1,8 +1,8 @@
 """How many rows go through the network in one pass.
 
-On a CPU a few sizes are tried on the first passes, which have to be made anyway, and the fastest is
-kept for this network and shape. On a GPU the free memory decides. A pass that runs out of memory is
-made again in halves.
+On a CPU a few sizes are tried on the first passes, which have to be made anyway, and the smallest
+that is about as fast as the fastest is kept for this network and shape. On a GPU the free memory
+decides. A pass that runs out of memory is made again in halves.
 """
 
 import time
@@ -16,7 +16,7 @@ from tutorial_lib import checks
 from tutorial_lib.precision import CHOSEN, applied
 
 PASSES = 2  # of each size that is tried; the quicker counts, as the first one warms up
-ABOUT = 1.04  # as fast as the fastest; fewer rows take less memory, which each call fetches anew
+ABOUT = 1.02  # as fast as the fastest; fewer rows take less memory, which each call fetches anew
 LARGEST = 64  # beyond so many rows of few numbers each, the size of a pass matters little
 GPU_SHARE = 0.4  # of the free memory for what the backward pass keeps; as much again is worked in
 

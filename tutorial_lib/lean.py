@@ -1,9 +1,10 @@
-"""Lean layers: the same numbers with fewer trips to memory, for gradients at the input.
+"""Lean layers: the same numbers with fewer trips to memory, for gradients at the input and scores.
 
 On a CPU the layers between the convolutions of a small network take as long as the convolutions,
-for they wait for memory. `prepare` gives a network these two in their place. They work only inside
-`engine.gradients`, where nothing but the slope at the input is asked for; everywhere else (scores,
-tapes, your own backward pass) they do what the layers do of which they are subclasses.
+for they wait for memory. `prepare` gives a network these in their place. They work only inside
+`engine.gradients`, where nothing but the slope at the input is asked for, and in the metrics'
+forward passes; everywhere else (tapes, your own backward pass) they do what the layers do of which
+they are subclasses.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ def lean(model: nn.Module) -> nn.Module:
 
 def _on(x: Tensor) -> bool:
     """On a CPU only, where it is measured to pay, and not inside a transform of torch.func."""
-    if not (ON.get() and x.requires_grad and x.device.type == "cpu"):
+    if not (ON.get() and x.device.type == "cpu"):
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
