@@ -332,7 +332,7 @@ MUTANTS = {
     "columns before rows of a phase": ("convolve.py", "(3, 5, 1, 0", "(5, 3, 1, 0"),
     "a phase too far": ("convolve.py", "slice(pads[-1] - most", "slice(pads[-1] - most + 1"),
     "no room for the last row": ("convolve.py", "rows - outputs - least", "0"),
-    "padding is forgotten": ("convolve.py", "(k - 1 - p) // s", "(k - 1) // s"),
+    "padding is forgotten": ("convolve.py", "-((s - 1 + p) // s)", "-((s - 1) // s)"),
     "a few more channels": ("convolve.py", "FEW = 4", "FEW = 5"),
     "weights get no gradient": ("convolve.py", "few(layer) and frozen and", "few(layer) and"),
     "two strides are one": ("convolve.py", "height == width > 1", "height > 1"),
