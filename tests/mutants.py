@@ -335,6 +335,7 @@ MUTANTS = {
     "padding is forgotten": ("convolve.py", "-((s - 1 + p) // s)", "-((s - 1) // s)"),
     "a few more channels": ("convolve.py", "FEW = 4", "FEW = 5"),
     "weights get no gradient": ("convolve.py", "few(layer) and frozen and", "few(layer) and"),
+    "an autocast is not seen": ("convolve.py", ' and not torch.is_autocast_enabled("cpu")', ""),
     "two strides are one": ("convolve.py", "height == width > 1", "height > 1"),
     "more padding than the kernel": ("convolve.py", " and fits", ""),
     "padding by its name": ("lean.py", "return numbers and max", "return max"),

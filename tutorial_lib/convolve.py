@@ -61,9 +61,8 @@ def _slope(up: Tensor, weight: Tensor, size: Sequence, s: int, before: Sequence)
         rows = -(-n // s)  # of each a
         pads.append(max(most, rows - outputs - least))
         crops.append(slice(pads[-1] - most, pads[-1] - most + rows))
-    kernel = (
-        F.pad(weight, edges).unflatten(3, (-1, s)).unflatten(2, (-1, s))
-    )  # out, in, t, a, t', b
+    kernel = F.pad(weight, edges).unflatten(3, (-1, s)).unflatten(2, (-1, s))
+    # From (out, in, t, a, t', b) to (a and b and in, out, t, t').
     kernel = kernel.permute(3, 5, 1, 0, 2, 4).flatten(0, 2).flip(2, 3)
     up = up.contiguous(memory_format=torch.channels_last)
     parts = F.conv2d(up, kernel, padding=pads)[:, :, *crops].permute(0, 2, 3, 1)

@@ -130,21 +130,22 @@ def _chunks(probes: Probes, pictures: int, sizes: Sizes) -> Iterator[list[tuple[
 
     A chunk is a list of (block, rows), rows counted through its probes and pictures.
     """
-    left = probes.count * pictures
-    chunk, room = [], sizes.next(left)
+    chunk, left = [], probes.count * pictures
     for block in probes:
         if chunk and block.network is not chunk[0][0].network:
             yield chunk
-            chunk, room = [], sizes.next(left)
+            chunk = []
         start, end = 0, len(block.points) * pictures
         while start < end:
+            if not chunk:
+                room = sizes.next(left)
             stop = min(end, start + room)
             chunk.append((block, slice(start, stop)))
             room, left = room - (stop - start), left - (stop - start)
             start = stop
             if room == 0:
                 yield chunk
-                chunk, room = [], sizes.next(left)
+                chunk = []
     if chunk:
         yield chunk
 
