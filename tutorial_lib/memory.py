@@ -1,4 +1,4 @@
-"""Memory of one pass kept for the next pass of the same call, on a CPU.
+"""Memory of one pass kept for the next pass and for the next call, on a CPU.
 
 The C library of most Linux systems (glibc) asks the system for every block above 32 MB and hands it
 back as soon as it is free. A pass needs many such blocks, and a fresh one costs a page fault for
@@ -24,9 +24,11 @@ BLOCKS, LARGE = 65_536, 2**25  # glibc's own: blocks outside the heap, and bytes
 def kept(device: torch.device) -> Iterator[None]:
     """Inside, memory comes from the heap, and freed memory stays there for the next pass.
 
-    Afterwards the settings are those that glibc comes to by itself in a process that has freed a
-    block of `LARGE` bytes. It does nothing on another device, with another C library, or where the
-    process was started with MALLOC_... or GLIBC_TUNABLES: then somebody has chosen.
+    Afterwards large blocks come from the system again, as glibc decides by itself in a process that
+    has freed one of `LARGE` bytes, but up to `KEEP` bytes that are free at the end of the heap stay
+    with the process, for the next call or any other use. It does nothing on another device, with
+    another C library, or where the process was started with MALLOC_... or GLIBC_TUNABLES: then
+    somebody has chosen.
     """
     setting = _setting() if device.type == "cpu" else None
     if setting is None:
@@ -39,7 +41,6 @@ def kept(device: torch.device) -> Iterator[None]:
     finally:
         setting(MMAP_MAX, BLOCKS)
         setting(MMAP_THRESHOLD, LARGE)
-        setting(TRIM_THRESHOLD, 2 * LARGE)
 
 
 @functools.cache
