@@ -1,34 +1,62 @@
-"""The slope at the pictures: that of a strided convolution is a convolution too.
+"""Convolutions with weights that want no gradients, and the slope at what they read.
+
+The slope of a strided convolution is made of convolutions too:
 
     y[o] = sum_k w[k] x[s o + k - p]   so that   d f / d x[s q + a] = sum_t up[q - t] w[s t + a + p]
 
 for up = d f / d y, a stride s, p zeros before x, and each a < s, which takes every s-th weight. On
 a CPU this is quicker than PyTorch's backward pass where there are few channels before the stride,
-as at the first layer of a network.
+as at the first layer of a network. With s = 1 it is one convolution, whose weights can be packed.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tutorial_lib import clip, packed
+
 FEW = 4  # channels
 
 
-def convolve(x: Tensor, layer: nn.Conv2d, before: Sequence, after: Sequence) -> Tensor:
-    """The layer's output, without dilation, for so many zeros (rows, columns) around x.
+class Call(NamedTuple):
+    """How a layer is called: what is worked out once for inputs of one shape.
 
-    There may be one more after x than before it: a zero row in front of the kernel makes up for it,
-    where padding would copy x.
+    kernel: the weights, with a zero row in front of them if there is one more zero after x than
+        before it; this does instead of padding, which would copy x.
+    there, back: the kernel packed for x, and turned round for the slope; None where it is not.
     """
-    down, across = (b - a for a, b in zip(before, after, strict=True))
-    kernel = F.pad(layer.weight, (across, 0, down, 0)) if down or across else layer.weight
-    given = kernel, layer.bias, layer.stride, after, 1, layer.groups
-    frozen = not any(p.requires_grad for p in layer.parameters(recurse=False))
-    if few(layer) and frozen and not torch.is_autocast_enabled("cpu"):
-        return _Convolution.apply(x, layer.weight, before, given)
-    return F.conv2d(x, *given)
+
+    weight: Tensor
+    kernel: Tensor
+    bias: Tensor | None
+    before: Sequence
+    after: Sequence
+    stride: tuple[int, int]
+    groups: int
+    few: bool
+    packs: tuple[int, ...] | None  # the shape of x, if they can be packed
+    version: int | None  # that of the weights, which may change in place
+    there: Tensor | None = None
+    back: Tensor | None = None
+
+
+def convolve(x: Tensor, layer: nn.Conv2d, clips: bool = False) -> Tensor:
+    """The output of a lean layer; clipped, and marked so, if `clips` and its weights are packed."""
+    store, rounded = packed.STORE.get(), torch.is_autocast_enabled("cpu")
+    key = layer, x.shape[1:], x.dtype
+    call = store.calls.get(key) if store else None
+    if call is None or not _same(call, layer):
+        call = _call(layer, x)
+        if store and store.open and call.packs and not rounded:
+            store.calls[key] = call
+    if rounded or not (call.few or call.there is not None):
+        return F.conv2d(x, call.kernel, call.bias, call.stride, call.after, 1, call.groups)
+    y = _Convolution.apply(x, call, clips)
+    y.clipped = clips and call.there is not None
+    return y
 
 
 def few(layer: nn.Conv2d) -> bool:
@@ -38,18 +66,88 @@ def few(layer: nn.Conv2d) -> bool:
     return height == width > 1 and layer.groups == 1 and layer.in_channels <= FEW and fits
 
 
+def _same(call: Call, layer: nn.Conv2d) -> bool:
+    """Whether the layer has the weights that it was packed with."""
+    same = call.weight is layer.weight and call.bias is layer.bias
+    return same and call.version == _version(layer.weight)
+
+
+def _version(weight: Tensor) -> int | None:
+    return None if weight.is_inference() else weight._version
+
+
+def _call(layer: nn.Conv2d, x: Tensor) -> Call:
+    """Weights that want gradients are left to PyTorch."""
+    before, after = layer.zeros(x)
+    down, across = (b - a for a, b in zip(before, after, strict=True))
+    weight, bias, stride, groups = layer.weight, layer.bias, layer.stride, layer.groups
+    kernel = F.pad(weight, (across, 0, down, 0)) if down or across else weight
+    frozen = not any(p.requires_grad for p in layer.parameters(recurse=False)) and x.ndim == 4
+    single = x.dtype == weight.dtype == torch.float32
+    last = weight.is_contiguous(memory_format=torch.channels_last)
+    packs = tuple(x.shape) if frozen and single and last else None
+    own = kernel, bias, before, after, stride, groups
+    return Call(weight, *own, frozen and few(layer), packs, _version(weight))
+
+
+def with_packed(call: Call) -> Call:
+    """The same with its weights packed."""
+    kernel, after, back, pads = call.kernel, call.after, None, _turned_pads(call)
+    there = packed.pack(kernel, call.packs, after, call.stride, call.groups)
+    if call.stride == packed.ONE and call.groups == 1 and min(pads) >= 0:
+        sides = zip(call.packs[2:], kernel.shape[2:], after, strict=True)
+        made = call.packs[0], len(kernel), *(n + 2 * p - k + 1 for n, k, p in sides)
+        back = packed.pack(_turned(kernel), made, pads, packed.ONE, 1)
+    return call._replace(there=there, back=back)
+
+
 class _Convolution(torch.autograd.Function):
-    """A convolution of x, with weights that want no gradients."""
+    """A convolution of x with weights that want no gradients, perhaps clipped."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, before: Sequence, given: tuple) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.place = x.shape[2:], given[2][0], before
-        return F.conv2d(x, *given)
+    def forward(ctx, x: Tensor, call: Call, clips: bool) -> Tensor:
+        own = call.bias, call.after, call.stride
+        if call.there is None:
+            y, clips = F.conv2d(x, call.kernel, call.bias, call.stride, call.after), False
+        else:
+            limits = (clip.LOW, clip.HIGH) if clips else None
+            y = packed.convolve(x, call.there, *own, call.groups, limits)
+        alone = call.few or call.back is not None  # their slopes do not need x
+        ctx.save_for_backward(None if alone else x, y if clips else None)
+        ctx.call, ctx.size = call, x.shape[2:]
+        return y
 
     @staticmethod
     def backward(ctx, up: Tensor) -> tuple:
-        return _slope(up, *ctx.saved_tensors, *ctx.place), None, None, None
+        (x, y), call = ctx.saved_tensors, ctx.call
+        if y is not None:
+            held = clip.owners(up) if clip.ALONE else None
+            up = clip.slope(up, y, held)
+        if call.few:
+            found = _slope(up, call.weight, ctx.size, call.stride[0], call.before)
+        elif call.back is not None:
+            found = _slope_of_one(up, call)
+        else:
+            own = None, call.stride, call.after, (1, 1), False, (0, 0), call.groups
+            wanted = True, False, False
+            found = torch.ops.aten.convolution_backward(up, x, call.kernel, *own, wanted)[0]
+        return found, None, None
+
+
+def _turned(kernel: Tensor) -> Tensor:
+    return kernel.transpose(0, 1).flip(2, 3)
+
+
+def _turned_pads(call: Call) -> list[int]:
+    return [k - 1 - p for k, p in zip(call.kernel.shape[2:], call.after, strict=True)]
+
+
+def _slope_of_one(up: Tensor, call: Call) -> Tensor:
+    """d f / d x of a convolution with stride 1: one with the kernel turned round."""
+    if clip.batched(up) or torch.is_grad_enabled():  # the backward pass of a backward pass
+        return F.conv2d(up, _turned(call.kernel), padding=_turned_pads(call))
+    up = up.contiguous(memory_format=torch.channels_last)
+    return packed.convolve(up, call.back, None, _turned_pads(call))
 
 
 def _slope(up: Tensor, weight: Tensor, size: Sequence, s: int, before: Sequence) -> Tensor:

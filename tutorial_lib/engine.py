@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, lean, memory
+from tutorial_lib import checks, lean, memory, packed
 from tutorial_lib.chunks import Sizes
 from tutorial_lib.precision import applied
 
@@ -111,11 +111,12 @@ def average(
         where = probes(x)
         total = _Total(x, standard_error)
         bar = tqdm(total=where.count * len(x), unit="gradient", disable=not progress)
-        with bar, memory.kept(x.device):
+        with bar, memory.kept(x.device), packed.kept(where.count * len(x)):
             change, network = None, model
             for chunk in _chunks(where, len(x), sizes):
                 if chunk[0][0].network is not change:
                     change = chunk[0][0].network
+                    packed.forget()
                     network = change(model) if change else model
                 points = torch.cat([block.points.flatten(0, 1)[rows] for block, rows in chunk])
                 labels = torch.cat([_labels(target, block)[rows] for block, rows in chunk])

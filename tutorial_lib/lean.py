@@ -8,8 +8,7 @@ they are subclasses.
 """
 
 import contextlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
 import torch
@@ -17,7 +16,9 @@ from timm.layers import Conv2dSame as TimmConv2dSame
 from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
 
-from tutorial_lib.convolve import convolve, few
+from tutorial_lib import packed
+from tutorial_lib.clip import clip_
+from tutorial_lib.convolve import convolve, few, with_packed
 
 ON = ContextVar("lean layers", default=False)
 
@@ -32,12 +33,18 @@ def layers() -> Iterator[None]:
         ON.reset(before)
 
 
+def passed() -> None:
+    """A pass is over: the first one of a call has shown which weights to pack (`packed.py`)."""
+    if (store := packed.STORE.get()) and store.open:
+        store.close(with_packed)
+
+
 def lean(model: nn.Module) -> nn.Module:
     """Give a module its lean layers, in place. They hold the same parameters and settings."""
     for module in model.modules():
         if type(module) is nn.ReLU6:
             module.__class__ = ReLU6
-        elif type(module) is nn.Conv2d and _plain(module) and few(module):
+        elif type(module) is nn.Conv2d and _plain(module):
             module.__class__ = Conv2d
         elif (
             type(module) is TimmConv2dSame
@@ -49,8 +56,8 @@ def lean(model: nn.Module) -> nn.Module:
 
 
 def _on(x: Tensor) -> bool:
-    """On a CPU only, where it is measured to pay, and not inside a transform of torch.func."""
-    if not (ON.get() and x.device.type == "cpu"):
+    """On a CPU only, where it is measured to pay; not where torch.func or a compiler looks on."""
+    if torch.compiler.is_compiling() or not (ON.get() and x.device.type == "cpu"):
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
@@ -65,83 +72,48 @@ class ReLU6(nn.ReLU6):
     """min(max(x, 0), 6). PyTorch's own, in place, first copies the x that it overwrites."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The activation, over x if `inplace` says so."""
-        if _on(x) and self.inplace and not x.is_leaf:
-            return _Clip.apply(x, 0.0, 6.0)
-        return super().forward(x)
-
-
-class Conv2d(nn.Conv2d):
-    """A network's first convolution, with a stride: its slope at the pictures is one, too."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The convolution."""
-        return convolve(x, self, self.padding, self.padding) if _on(x) else super().forward(x)
-
-
-class Conv2dSame(TimmConv2dSame):
-    """The same with TensorFlow's padding, which may have one more zero after x than before.
-
-    Padding copies x, where a zero row before the kernel does as well.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The convolution."""
-        if not _on(x):
+        """The activation, over x if `inplace` says so; x itself if it is clipped already."""
+        if not (_on(x) and self.inplace and not x.is_leaf):
             return super().forward(x)
-        sides = x.shape[-2:], self.kernel_size, self.stride, self.dilation
-        zeros = [get_same_padding(*side) for side in zip(*sides, strict=True)]
-        return convolve(x, self, [n // 2 for n in zeros], [n - n // 2 for n in zeros])
+        if getattr(x, "clipped", False):
+            return x
+        store, maker = packed.STORE.get(), getattr(x, "maker", None)
+        if store and maker and not (x._version or self._forward_pre_hooks):
+            store.over[maker] += 1
+        return clip_(x)
 
 
-class _Clip(torch.autograd.Function):
-    """Clipping over its input, with the derivative from the output: 1 where low < y < high."""
+class Lean:
+    """A convolution whose weights can be packed (`convolve.py`)."""
 
-    @staticmethod
-    def forward(ctx, x: Tensor, low: float, high: float) -> Tensor:
-        ctx.mark_dirty(x)
-        y = x.clamp_(low, high)
-        ctx.save_for_backward(y)
-        ctx.limits = low, high
+    clips = False  # whether an activation in place reads its output (see `prepare`)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution, clipped where the first pass of the call has shown that it will be."""
+        if not (_on(x) and _plain(self)):
+            return super().forward(x)
+        store, watched = packed.STORE.get(), self._forward_hooks or self._backward_hooks
+        if store and store.open:
+            store.met[self] += 1
+        clips = self.clips and store is not None and self in store.clipped and not watched
+        y = convolve(x, self, clips)
+        y.maker = self
         return y
 
-    @staticmethod
-    def backward(ctx, up: Tensor) -> tuple:
-        (y,) = ctx.saved_tensors
-        derivative = torch.ops.aten.hardtanh_backward
-        second = torch.is_grad_enabled()  # the backward pass of a backward pass
-        if not second and ALONE and _owners(up) == ALONE and 0 not in up.stride():
-            return derivative.grad_input(up, y, *ctx.limits, grad_input=up), None, None
-        return derivative(up, y, *ctx.limits), None, None
+    def zeros(self, x: Tensor) -> tuple[Sequence, Sequence]:
+        """How many (rows, columns) it pads before x, and after it."""
+        return self.padding, self.padding
 
 
-def _owners(up: Tensor) -> tuple[int, ...]:
-    """How often a gradient is held: as a tensor, its memory, and by Python."""
-    storage = up.untyped_storage()
-    return up._use_count(), torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(up)
+class Conv2d(Lean, nn.Conv2d):
+    """A convolution."""
 
 
-def _one_owner() -> tuple[int, ...] | None:
-    """What `_owners` says of a gradient that nobody else holds, so that it may be overwritten.
+class Conv2dSame(Lean, TimmConv2dSame):
+    """The same with TensorFlow's padding, which may have one more zero after x than before."""
 
-    A sum, for example, hands one tensor to both its terms. None where PyTorch does not tell.
-    """
-    seen: list[tuple[int, ...]] = []
-
-    class Look(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, up: Tensor) -> Tensor:
-            seen.append(_owners(up))
-            return up
-
-    with contextlib.suppress(AttributeError, RuntimeError), torch.enable_grad():
-        x = torch.ones(2, 2, device="cpu", requires_grad=True)
-        torch.autograd.grad((Look.apply(x) * 2).sum(), x)
-    return seen[0] if seen else None
-
-
-ALONE = _one_owner()
+    def zeros(self, x: Tensor) -> tuple[Sequence, Sequence]:
+        """How many (rows, columns) it pads before x, and after it."""
+        sides = x.shape[-2:], self.kernel_size, self.stride, self.dilation
+        zeros = [get_same_padding(*side) for side in zip(*sides, strict=True)]
+        return [n // 2 for n in zeros], [n - n // 2 for n in zeros]

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tutorial_lib import checks
+from tutorial_lib import checks, packed
+from tutorial_lib.lean import Lean, ReLU6, lean, passed
 from tutorial_lib.lean import layers as lean_layers
-from tutorial_lib.lean import lean
 from tutorial_lib.precision import applied
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -40,7 +40,12 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
     with torch.inference_mode(False), torch.no_grad():
         x, wanted = _example(model, x)
         best = copy.deepcopy(model).requires_grad_(False)
-        for step in (partial(_fold_norms, x=x), _channels_last, lean):
+        for step in (
+            partial(_fold_norms, x=x),
+            _channels_last,
+            lean,
+            partial(_leave_clipping, x=x),
+        ):
             changed = copy.deepcopy(best)
             step(changed)
             if _agrees(changed, x, wanted, tolerance):
@@ -51,13 +56,17 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
 def _agrees(model: nn.Module, x: Tensor, wanted: Tensor, tolerance: float) -> bool:
     """Whether the scores on x are the wanted ones and their gradient can be taken."""
     try:
-        with applied(x.device, exact=True), lean_layers(), torch.enable_grad():
-            start = x.clone().requires_grad_()
-            scores = model(start * 1)
-            torch.autograd.grad(scores.sum(), start)
+        with applied(x.device, exact=True), lean_layers(), packed.kept(), torch.enable_grad():
+            for _ in range(1 + (x.dtype == torch.float32)):  # what one pass packs, the next uses
+                start = x.clone().requires_grad_()
+                scores = model(start * 1)
+                torch.autograd.grad(scores.sum(), start)
+                passed()
+                if not (scores - wanted).abs().max() <= tolerance * wanted.abs().max():
+                    return False
     except RuntimeError:  # for example a view() that channels last forbid
         return False
-    return bool((scores - wanted).abs().max() <= tolerance * wanted.abs().max())
+    return True
 
 
 def _example(model: nn.Module, x: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -99,29 +108,41 @@ def _channels_last(model: nn.Module) -> None:
             weight.data = weight.contiguous(memory_format=torch.channels_last)
 
 
+def _leave_clipping(model: nn.Module, x: Tensor) -> None:
+    """Mark convolutions whose output an activation clips in place, where that can be tried."""
+    for layer, act in _pairs(model, x, Lean, ReLU6):
+        layer.clips = act.inplace and x.dtype == torch.float32 and x.device.type == "cpu"
+
+
 def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, str]]:
     """Pairs (layer, name of the batch norm that reads its output), each run once."""
     names = {module: name for name, module in model.named_modules()}
+    pairs = _pairs(model, x, LAYERS, NORMS)
+    fixed = [(layer, norm) for layer, norm in pairs if norm.running_var is not None]
+    return [(layer, names[norm]) for layer, norm in fixed if _own_weight(layer, norm)]
+
+
+def _pairs(model: nn.Module, x: Tensor, makers: tuple, readers: tuple) -> list[tuple]:
+    """Pairs (maker, reader of its output) of such modules, each run once."""
     runs: dict[nn.Module, int] = {}
-    makers: list[tuple[Tensor, nn.Module]] = []
+    made: list[tuple[Tensor, nn.Module]] = []
     pairs = []
 
     def watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         runs[module] = runs.get(module, 0) + 1
-        if isinstance(module, LAYERS):
-            makers.append((output, module))
+        if isinstance(module, makers):
+            made.append((output, module))
         else:
-            pairs.extend((layer, module) for made, layer in makers if made is inputs[0])
+            pairs.extend((maker, module) for result, maker in made if result is inputs[0])
 
-    watched = [m for m in names if isinstance(m, LAYERS + NORMS)]
+    watched = [m for m in model.modules() if isinstance(m, (makers, readers))]
     hooks = [m.register_forward_hook(watch) for m in watched]
     try:
         model(x.clone())
     finally:
         for hook in hooks:
             hook.remove()
-    once = [(c, n) for c, n in pairs if runs[c] == runs[n] == 1 and n.running_var is not None]
-    return [(layer, names[norm]) for layer, norm in once if _own_weight(layer, norm)]
+    return [(maker, reader) for maker, reader in pairs if runs[maker] == runs[reader] == 1]
 
 
 def _own_weight(layer: nn.Module, norm: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from scipy.interpolate import griddata
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, lean, memory
+from tutorial_lib import checks, lean, memory, packed
 from tutorial_lib.chunks import Sizes
 from tutorial_lib.precision import applied
 
@@ -147,7 +147,8 @@ def _performance(model: Callable, z: Tensor, target: Tensor, kind: str, sizes: S
         right = given.argmax(1) == int(target)
         return given.softmax(1)[:, int(target)] if kind == "sic" else right.double()
 
-    with torch.no_grad(), applied(z.device), memory.kept(z.device), lean.layers():
+    once = packed.kept(len(z))
+    with torch.no_grad(), applied(z.device), memory.kept(z.device), once, lean.layers():
         labels = target.expand(len(z))
         scores = [sizes.run(score, z[rows], labels[rows]) for rows in sizes.of(len(z))]
     return torch.cat(scores).cpu().numpy()

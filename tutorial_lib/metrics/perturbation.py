@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, lean, memory
+from tutorial_lib import checks, lean, memory, packed
 from tutorial_lib.chunks import Sizes
 from tutorial_lib.metrics.total_variation import area
 from tutorial_lib.precision import applied
@@ -106,7 +106,8 @@ def perturbation_curve(
         given = given.double().softmax(1) if softmax else given.double()
         return given.gather(1, labels.to(given.device, non_blocking=True)[:, None])[:, 0]
 
-    with torch.no_grad(), applied(x.device), memory.kept(x.device), lean.layers():
+    once = packed.kept(len(x) * (1 + count * draws))
+    with torch.no_grad(), applied(x.device), memory.kept(x.device), once, lean.layers():
         first = [sizes.run(score, x[rows], target[rows]) for rows in sizes.of(len(x))]
         curve = [torch.cat(first)]
         _check_first(curve[0])
