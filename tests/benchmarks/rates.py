@@ -4,8 +4,8 @@
     python tests/benchmarks/rates.py --out book/results/rates.csv      and stored
 
 For every network and method all contenders take turns, round by round; a ratio is the median over
-rounds of ours beside theirs. A short run goes before each that counts, so that nobody pays for the
-memory that another gave back. Contenders:
+rounds of ours beside theirs. Each has a process of its own, as its users do, so that none works
+with memory that another left behind, and a short run before each that counts. Contenders:
 
 floor          a loop of forward and backward passes over one fixed batch of the prepared network
                (batch norm folded, channels last, frozen) and nothing else, at its best size
@@ -28,11 +28,14 @@ import argparse
 import copy
 import csv
 import ctypes
+import multiprocessing
 import platform
 import statistics
 import time
 import warnings
+from collections.abc import Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import captum.attr as peer
@@ -208,40 +211,89 @@ def peak(call, device: str) -> float:
     return status("VmHWM") - before
 
 
-def measure(contest: Contest, count: int, device: str, rounds: int) -> list[dict]:
-    """The rows of one method on one network."""
-    calls, counts = {}, {}
-    for name, call in contest.calls.items():
-        sizes = tuned(call, device) if name in ("floor", "captum, tuned") else [""]
-        if contest.fits(name, count):
-            for size in sizes:
-                most = count
-                if name in ("floor", "one by one"):  # whole passes of a loop, which are all alike
-                    most = -(-LOOP[device] // (size or 1)) * (size or 1)
-                calls[name, size], counts[name, size] = partial(call, size=size or None), most
-        else:
+class Contender:
+    """A call of a contest in a process of its own."""
+
+    def __init__(self, name: str, *contest: str):
+        context = multiprocessing.get_context("spawn")
+        self.line, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(other, name, *contest), daemon=True)
+        self.process.start()
+        other.close()  # so that the end of the process is noticed
+
+    def ask(self, *question: object) -> object:
+        """The answer to (what, ...), one of the names in `serve`."""
+        self.line.send(question)
+        return self.line.recv()
+
+    def end(self) -> None:
+        """Send it home."""
+        self.line.send(None)
+        self.process.join()
+
+
+def serve(line: Connection, name: str, network: str, method: str, device: str, kind: str) -> None:
+    """Answer questions about one call until None comes."""
+    warnings.simplefilter("ignore")  # captum's about leaves that want gradients
+    contest = Contest(method, *networks(network, device))
+    call = contest.calls[name]
+
+    def rate(count: int, size: int | None) -> float:
+        call(SHORT, size)
+        return count / seconds(partial(call, count, size), device)
+
+    answers = {
+        "fits": partial(contest.fits, name),
+        "sizes": partial(tuned, call, device),
+        "peak": lambda *given: peak(partial(call, *given), device),
+        "rate": rate,
+    }
+    with tl.precision(kind), applied(torch.device(device)):
+        while question := line.recv():
+            line.send(answers[question[0]](*question[1:]))
+            if device == "cuda":
+                torch.cuda.empty_cache()  # for the others
+
+
+def measure(names: list[str], *contest: str, rounds: int) -> list[dict]:
+    """The rows of one method on one network: contest is (network, method, device, precision)."""
+    _, method, device, _ = contest
+    runs, peaks = {}, {}
+    for name in names:
+        one, count = Contender(name, *contest), METHODS[method]
+        if not one.ask("fits", count):
             print(f"  {name}: {count} samples at once do not fit into memory, left out")
-    peaks = {key: peak(partial(call, counts[key]), device) for key, call in calls.items()}
-    rates = {key: [] for key in calls}
+            one.end()
+            continue
+        for size in one.ask("sizes") if name in ("floor", "captum, tuned") else [None]:
+            most = count
+            if name in ("floor", "one by one"):  # whole passes of a loop, which are all alike
+                most = -(-LOOP[device] // (size or 1)) * (size or 1)
+            runs[name, size] = one, most
+            peaks[name, size] = one.ask("peak", most, size)
+    rates = {key: [] for key in runs}
     for _ in range(rounds):
-        for key, call in calls.items():
-            call(SHORT)
-            rates[key].append(counts[key] / seconds(partial(call, counts[key]), device))
-    rows = []
-    for name, size in calls:
-        same = [key for key in calls if key[0] == name]
+        for key, (one, most) in runs.items():
+            rates[key].append(one.ask("rate", most, key[1]))
+    for one in {one for one, _ in runs.values()}:
+        one.end()
+    return [row | {"rounds": rounds} for row in rows_of(rates, peaks)]
+
+
+def rows_of(rates: dict, peaks: dict) -> Iterator[dict]:
+    """A row for each contender, at the better of its two best sizes."""
+    for name, size in rates:
+        same = [key for key in rates if key[0] == name]
         if (name, size) != max(same, key=lambda key: statistics.median(rates[key])):
-            continue  # the other of the two best sizes
+            continue
         mine = rates[name, size]
-        ratios = [a / b for a, b in zip(rates["ours", ""], mine, strict=True)]
-        parts = dict(zip(("rate", "ratio"), (mine, ratios), strict=True))
-        row = {"contender": name, "size": size, "peak": f"{peaks[name, size]:.0f}"}
-        for key, values in parts.items():
-            names = (key, "low", "high") if key == "rate" else (key, "ratio_low", "ratio_high")
+        ratios = [a / b for a, b in zip(rates["ours", None], mine, strict=True)]
+        row = {"contender": name, "size": size or "", "peak": f"{peaks[name, size]:.0f}"}
+        for key, values in {"rate": mine, "ratio": ratios}.items():
+            columns = (key, "low", "high") if key == "rate" else (key, "ratio_low", "ratio_high")
             three = statistics.median(values), min(values), max(values)
-            row |= {n: f"{v:.3g}" for n, v in zip(names, three, strict=True)}
-        rows.append(row | {"rounds": rounds})
-    return rows
+            row |= {n: f"{v:.3g}" for n, v in zip(columns, three, strict=True)}
+        yield row
 
 
 def machine(device: str) -> str:
@@ -282,8 +334,8 @@ def main() -> None:
             print(f"{name}, {method} ({METHODS[method]} passes a map), {options.rounds} rounds")
             if method in ("IG", "SmoothGrad"):
                 print(f"  {agreement(contest)}")
-            with tl.precision(options.precision), applied(torch.device(options.device)):
-                rows = measure(contest, METHODS[method], options.device, options.rounds)
+            about = name, method, options.device, options.precision
+            rows = measure(list(contest.calls), *about, rounds=options.rounds)
             for row in rows:
                 print(
                     "  {contender:14} {rate:>6}/s ({low} to {high})  ours {ratio} times "
