@@ -54,8 +54,9 @@ def convolve(x: Tensor, layer: nn.Conv2d, clips: bool = False) -> Tensor:
             store.calls[key] = call
     if rounded or not (call.few or call.there is not None):
         return F.conv2d(x, call.kernel, call.bias, call.stride, call.after, 1, call.groups)
+    clips = clips and call.there is not None
     y = _Convolution.apply(x, call, clips)
-    y.clipped = clips and call.there is not None
+    y.clipped = clips
     return y
 
 
@@ -106,12 +107,12 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, call: Call, clips: bool) -> Tensor:
-        own = call.bias, call.after, call.stride
         if call.there is None:
-            y, clips = F.conv2d(x, call.kernel, call.bias, call.stride, call.after), False
+            y = F.conv2d(x, call.kernel, call.bias, call.stride, call.after)
         else:
+            own = call.bias, call.after, call.stride, call.groups
             limits = (clip.LOW, clip.HIGH) if clips else None
-            y = packed.convolve(x, call.there, *own, call.groups, limits)
+            y = packed.convolve(x, call.there, *own, limits)
         alone = call.few or call.back is not None  # their slopes do not need x
         ctx.save_for_backward(None if alone else x, y if clips else None)
         ctx.call, ctx.size = call, x.shape[2:]
