@@ -26,6 +26,8 @@ LAYERS = {
     "two strides": nn.Conv2d(4, 6, 3, stride=(2, 1), padding=1),
     "depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4),
     "grouped": nn.Conv2d(4, 6, 3, stride=2, groups=2),
+    "two channels to one": nn.Conv2d(4, 2, 3, padding=1, groups=2),
+    "one channel to two": nn.Conv2d(4, 8, 3, padding=1, groups=4),
     "depthwise, zeros after": Conv2dSame(4, 4, 3, stride=2, groups=4),
     "depthwise, even": Conv2dSame(4, 4, 4, groups=4),
     "first, zeros after": Conv2dSame(4, 6, 3, stride=2),
@@ -59,7 +61,7 @@ TARGET = torch.tensor([0, 2, 1])
 def a_pass(model, x):
     """The gradient in one pass of a call."""
     found = engine.gradients(model, x, TARGET)
-    lean.passed()
+    convolve.passed()
     return found
 
 
@@ -86,19 +88,20 @@ def test_scores_are_the_same_too(name):
     with packed.kept(), lean.layers(), torch.no_grad():
         for _ in range(3):
             assert torch.allclose(fast(x), net(x), rtol=1e-4, atol=1e-5)
-            lean.passed()
+            convolve.passed()
         assert all(call.there is not None for call in packed.STORE.get().calls.values())
 
 
-def test_what_is_packed_is_used(monkeypatch):
-    fast, used = prepare(chain("dense"), pictures()), []
+@pytest.mark.parametrize("name", ["dense", "depthwise"])
+def test_what_is_packed_is_used(name, monkeypatch):
+    fast, used = prepare(chain(name), pictures()), []
     there = packed.convolve
     monkeypatch.setattr(packed, "convolve", lambda *a: used.append(len(a)) or there(*a))
     with packed.kept():
         a_pass(fast, pictures())
         assert not used  # the first pass shows which layers there are
         a_pass(fast, pictures())
-    assert used == [7, 7, 7, 4, 4, 4]  # three layers, and three times back
+    assert used == [7, 7, 7, 6, 6, 6]  # three layers, and three times back
 
 
 def test_the_gradient_is_written_over_where_the_convolution_has_clipped(monkeypatch):
@@ -184,7 +187,7 @@ def test_weights_that_are_exchanged_within_a_call_count():
     expected = torch.func.functional_call(fast, other, (x,))
     with packed.kept(), lean.layers():
         fast(x)
-        lean.passed()
+        convolve.passed()
         assert torch.allclose(torch.func.functional_call(fast, other, (x,)), expected, atol=1e-5)
 
 
@@ -194,7 +197,7 @@ def test_a_network_that_has_only_another_bias_is_another_network():
     expected = torch.func.functional_call(fast, moved, (x,))
     with packed.kept(), lean.layers():
         fast(x)
-        lean.passed()
+        convolve.passed()
         assert torch.allclose(torch.func.functional_call(fast, moved, (x,)), expected, atol=1e-5)
 
 
@@ -313,7 +316,7 @@ def test_a_pass_of_a_picture_without_a_batch_is_left_to_pytorch():
     with packed.kept(), lean.layers():
         for _ in range(2):
             assert torch.equal(conv(x[0]), expected[0])
-            lean.passed()
+            convolve.passed()
         assert not packed.STORE.get().calls
     assert convolve.few(conv)
 
@@ -429,5 +432,5 @@ def test_several_slopes_at_once_are_left_to_pytorch():
     with packed.kept():
         for _ in range(2):
             found = engine.gradients(lambda z: fast(z) + 0 * jacobian(fast, z), x, TARGET[:1])
-            lean.passed()
+            convolve.passed()
     assert torch.allclose(found, expected, atol=1e-5)

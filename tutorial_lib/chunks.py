@@ -5,6 +5,7 @@ that is about as fast as the fastest is kept for this network and shape. On a GP
 decides. A pass that runs out of memory is made again in halves.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
@@ -12,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from tutorial_lib import checks, lean
+from tutorial_lib import checks, convolve, lean, memory, packed
 from tutorial_lib.precision import CHOSEN, applied
 
 PASSES = 2  # of each size that is tried; the quicker counts, as the first one warms up
@@ -64,13 +65,20 @@ class Sizes:
         else:
             if self.trial:
                 self.trial.note(len(points), time.perf_counter() - start)
-            lean.passed()
+            convolve.passed()
             return out
         if self.trial:
             self.trial.forget(len(points))
         self.most = len(points) // 2
         halves = zip(points.split(self.most), labels.split(self.most), strict=True)
         return torch.cat([self.run(call, *half) for half in halves])
+
+
+@contextlib.contextmanager
+def forward(device: torch.device, rows: int) -> Iterator[None]:
+    """Inside, passes give scores and no gradients, `rows` in all, in the chosen precision."""
+    with torch.no_grad(), applied(device), memory.kept(device), packed.kept(rows), lean.layers():
+        yield
 
 
 class Trial:

@@ -6,7 +6,8 @@ The slope of a strided convolution is made of convolutions too:
 
 for up = d f / d y, a stride s, p zeros before x, and each a < s, which takes every s-th weight. On
 a CPU this is quicker than PyTorch's backward pass where there are few channels before the stride,
-as at the first layer of a network. With s = 1 it is one convolution, whose weights can be packed.
+as at the first layer of a network. With s = 1 it is one convolution, whose weights can be packed;
+where each channel is read by itself (depthwise), it is so in the slope, too.
 """
 
 from collections.abc import Sequence
@@ -91,14 +92,20 @@ def _call(layer: nn.Conv2d, x: Tensor) -> Call:
     return Call(weight, *own, frozen and few(layer), packs, _version(weight))
 
 
-def with_packed(call: Call) -> Call:
+def passed() -> None:
+    """A pass is over: the first one of a call has shown which weights to pack (`packed.py`)."""
+    if (store := packed.STORE.get()) and store.open:
+        store.close(_packed)
+
+
+def _packed(call: Call) -> Call:
     """The same with its weights packed."""
     kernel, after, back, pads = call.kernel, call.after, None, _turned_pads(call)
     there = packed.pack(kernel, call.packs, after, call.stride, call.groups)
-    if call.stride == packed.ONE and call.groups == 1 and min(pads) >= 0:
+    if call.stride == packed.ONE and (call.groups == 1 or _depthwise(call)) and min(pads) >= 0:
         sides = zip(call.packs[2:], kernel.shape[2:], after, strict=True)
         made = call.packs[0], len(kernel), *(n + 2 * p - k + 1 for n, k, p in sides)
-        back = packed.pack(_turned(kernel), made, pads, packed.ONE, 1)
+        back = packed.pack(_turned(call), made, pads, packed.ONE, call.groups)
     return call._replace(there=there, back=back)
 
 
@@ -135,8 +142,15 @@ class _Convolution(torch.autograd.Function):
         return found, None, None
 
 
-def _turned(kernel: Tensor) -> Tensor:
-    return kernel.transpose(0, 1).flip(2, 3)
+def _depthwise(call: Call) -> bool:
+    """Whether each channel has one output, of its own."""
+    return call.kernel.shape[1] == 1 and call.groups == len(call.kernel)
+
+
+def _turned(call: Call) -> Tensor:
+    """The kernel for the slope of a depthwise convolution, or of one without groups."""
+    kernel = call.kernel if _depthwise(call) else call.kernel.transpose(0, 1)
+    return kernel.flip(2, 3)
 
 
 def _turned_pads(call: Call) -> list[int]:
@@ -146,9 +160,10 @@ def _turned_pads(call: Call) -> list[int]:
 def _slope_of_one(up: Tensor, call: Call) -> Tensor:
     """d f / d x of a convolution with stride 1: one with the kernel turned round."""
     if clip.batched(up) or torch.is_grad_enabled():  # the backward pass of a backward pass
-        return F.conv2d(up, _turned(call.kernel), padding=_turned_pads(call))
+        pads, groups = _turned_pads(call), call.groups
+        return F.conv2d(up, _turned(call), padding=pads, groups=groups)
     up = up.contiguous(memory_format=torch.channels_last)
-    return packed.convolve(up, call.back, None, _turned_pads(call))
+    return packed.convolve(up, call.back, None, _turned_pads(call), packed.ONE, call.groups)
 
 
 def _slope(up: Tensor, weight: Tensor, size: Sequence, s: int, before: Sequence) -> Tensor:

@@ -181,7 +181,11 @@ class _Total:
 
     def _add_block(self, block: Block, slopes: Tensor) -> None:
         probes = block.points.shape[0]
-        values = slopes.to(self.sum.dtype).view(probes, *self.sum.shape) * block.shares
+        slopes = slopes.to(self.sum.dtype).view(probes, *self.sum.shape)
+        if probes == 1 and not (self.spread or isinstance(block.shares, Tensor)):
+            self._add_probe(block, slopes)
+            return
+        values = slopes * block.shares
         if block.weights is not None:
             values *= block.weights
         whole = values.sum(0) if probes > 1 else values[0]
@@ -193,6 +197,14 @@ class _Total:
             if block.draws:
                 self._end_draws(self.draw[None])
                 self.draw.zero_()
+
+    def _add_probe(self, block: Block, slope: Tensor) -> None:
+        """One probe, in one operation: large pictures wait for memory."""
+        total = self.sum[None]
+        if block.weights is None:
+            total.add_(slope, alpha=block.shares)
+        else:
+            total.addcmul_(slope, block.weights.to(total.dtype), value=block.shares)
 
     def _end_draws(self, draws: Tensor) -> None:
         """Merge the mean and the squares of some draws (Chan et al., 1979)."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tutorial_lib import packed
 from tutorial_lib.clip import clip_
-from tutorial_lib.convolve import convolve, few, with_packed
+from tutorial_lib.convolve import convolve, few
 
 ON = ContextVar("lean layers", default=False)
 
@@ -31,12 +31,6 @@ def layers() -> Iterator[None]:
         yield
     finally:
         ON.reset(before)
-
-
-def passed() -> None:
-    """A pass is over: the first one of a call has shown which weights to pack (`packed.py`)."""
-    if (store := packed.STORE.get()) and store.open:
-        store.close(with_packed)
 
 
 def lean(model: nn.Module) -> nn.Module:

@@ -61,10 +61,9 @@ def path(
     nodes, shares = quadrature(rule, steps)
     seed = checks.seed(seed)
     starts = _baselines(x, baseline, checks.count("baselines", baselines), bounds, seed)
-    places, shares = (
-        torch.tensor(v, dtype=accumulator(x.dtype)).view(-1, *[1] * x.ndim).to(x.device)
-        for v in (nodes, shares)
-    )
+    shares = [share / baselines for share in shares]
+    column = partial(torch.tensor, dtype=accumulator(x.dtype))
+    places, each = (column(v).view(-1, *[1] * x.ndim).to(x.device) for v in (nodes, shares))
 
     def make() -> Iterator[Block]:
         for start in starts():
@@ -72,8 +71,9 @@ def path(
             distance = x - start
             for part in parts(len(nodes), x):
                 points = (start + places[part] * distance).to(x.dtype)
-                last = part.stop == len(nodes)
-                yield Block(points, distance, shares[part] / baselines, int(last))
+                one = part.stop - part.start == 1
+                share = shares[part.start] if one else each[part]
+                yield Block(points, distance, share, int(part.stop == len(nodes)))
 
     return Probes(baselines * len(nodes), make)
 

@@ -11,9 +11,8 @@ from scipy.interpolate import griddata
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, lean, memory, packed
-from tutorial_lib.chunks import Sizes
-from tutorial_lib.precision import applied
+from tutorial_lib import checks
+from tutorial_lib.chunks import Sizes, forward
 
 ZHOU = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # shares of pixels revealed by Zhou et al.'s program
 
@@ -147,8 +146,7 @@ def _performance(model: Callable, z: Tensor, target: Tensor, kind: str, sizes: S
         right = given.argmax(1) == int(target)
         return given.softmax(1)[:, int(target)] if kind == "sic" else right.double()
 
-    once = packed.kept(len(z))
-    with torch.no_grad(), applied(z.device), memory.kept(z.device), once, lean.layers():
+    with forward(z.device, len(z)):
         labels = target.expand(len(z))
         scores = [sizes.run(score, z[rows], labels[rows]) for rows in sizes.of(len(z))]
     return torch.cat(scores).cpu().numpy()

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, lean, memory, packed
-from tutorial_lib.chunks import Sizes
+from tutorial_lib import checks
+from tutorial_lib.chunks import Sizes, forward
 from tutorial_lib.metrics.total_variation import area
-from tutorial_lib.precision import applied
 
 LEAST_SCORE = 1e-6  # below it, dividing by the first score says nothing
 
@@ -106,8 +105,7 @@ def perturbation_curve(
         given = given.double().softmax(1) if softmax else given.double()
         return given.gather(1, labels.to(given.device, non_blocking=True)[:, None])[:, 0]
 
-    once = packed.kept(len(x) * (1 + count * draws))
-    with torch.no_grad(), applied(x.device), memory.kept(x.device), once, lean.layers():
+    with forward(x.device, len(x) * (1 + count * draws)):
         first = [sizes.run(score, x[rows], target[rows]) for rows in sizes.of(len(x))]
         curve = [torch.cat(first)]
         _check_first(curve[0])
