@@ -347,11 +347,11 @@ def main() -> None:
                 append(options.out, [where | row for row in rows])
 
 
-def append(path: Path, rows: list[dict]) -> None:
+def append(path: Path, rows: list[dict], fields: list[str] = FIELDS) -> None:
     """Add rows to a CSV file, which gets a header where it is new."""
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, fields)
         if new:
             writer.writeheader()
         writer.writerows(rows)
