@@ -30,8 +30,8 @@ from torch.profiler import ProfilerActivity, profile
 import tutorial_lib as tl
 from tutorial_lib.precision import PRECISIONS, applied
 
-FIELDS = "device machine precision model kind time low high arithmetic memory".split()
-FIELDS += "work moved least rounds".split()
+FIELDS = ["device", "machine", "precision", "model", "kind", "time", "low", "high", "arithmetic"]
+FIELDS += ["memory", "work", "moved", "least", "rounds"]
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
 BYTES = {"cpu": 2**28, "cuda": 2**31}
 ROWS = {"cpu": 8, "cuda": 50}  # of a pass, which share the reading of the weights
