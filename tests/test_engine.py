@@ -151,6 +151,15 @@ def test_the_standard_error_is_the_textbook_formula_however_draws_lie_in_blocks(
     assert torch.allclose(mean, draws.mean(0)) and torch.allclose(error, draws.std(0) / 13**0.5)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_steps_weigh_the_same_alone_in_a_block_and_together(rule, monkeypatch):
+    x, own = normal(2, 3), dict(steps=5, rule=rule, baseline="noise", baselines=2)
+    together = tl.integrated_gradients(cubic, x, 0, bounds=(-1.0, 1.0), **own)
+    monkeypatch.setattr(tl.draws, "BLOCK", 1)
+    alone = tl.integrated_gradients(cubic, x, 0, bounds=(-1.0, 1.0), **own)
+    assert torch.allclose(alone, together, rtol=1e-12)
+
+
 def test_the_standard_error_of_a_single_draw_is_refused():
     with pytest.raises(ValueError, match="standard_error"):
         tl.engine.average(cubic, normal(2, 3), 0, tl.probes.point, standard_error=True)
