@@ -6,8 +6,8 @@ The slope of a strided convolution is made of convolutions too:
 
 for up = d f / d y, a stride s, p zeros before x, and each a < s, which takes every s-th weight. On
 a CPU this is quicker than PyTorch's backward pass where there are few channels before the stride,
-as at the first layer of a network. With s = 1 it is one convolution, whose weights can be packed;
-where each channel is read by itself (depthwise), it is so in the slope, too.
+as at the first layer of a network. With s = 1 it is one convolution, whose weights can be packed.
+It is depthwise where the convolution is; other convolutions in groups are left to PyTorch.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 The C library of most Linux systems (glibc) asks the system for every block above 32 MB and hands it
 back as soon as it is free. A pass needs many such blocks, and a fresh one costs a page fault for
-each 4 KB that is touched: up to a quarter of the time of a pass through EfficientNet-Lite0. Inside
+each 4 KB that is touched: up to a fifth of the time of a pass through EfficientNet-Lite0. Inside
 `kept` blocks of all sizes come from the heap, which holds on to what is free at its end.
 """
 

@@ -71,7 +71,7 @@ def path(
             distance = x - start
             for part in parts(len(nodes), x):
                 points = (start + places[part] * distance).to(x.dtype)
-                one = part.stop - part.start == 1
+                one = part.stop - part.start == 1  # a number, for the engine's shorter way
                 share = shares[part.start] if one else each[part]
                 yield Block(points, distance, share, int(part.stop == len(nodes)))
 

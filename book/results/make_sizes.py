@@ -89,7 +89,7 @@ def forget():
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--no-compile", action="store_true", help="where there is no C++ compiler")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
