@@ -68,6 +68,11 @@ MUTANTS = {
     "draws of a block are one": ("engine.py", "block.draws == probes > 1", "False"),
     "draws weigh as blocks": ("engine.py", "delta * (k / self.draws)", "delta / 2"),
     "spread between blocks": ("engine.py", " + delta.square() * (n * k / self.draws)", ""),
+    "the host waits for each pass": (
+        "engine.py",
+        "bar.update(len(points))",
+        "bar.update(len(points) * bool((points == points).any()))",
+    ),
     "a block keeps its slopes": ("engine.py", "self.waiting.clear()", "pass"),
     "targets of the first picture": ("engine.py", "target.expand(", "target[:1].expand("),
     "b - x": ("probes.py", "distance = x - start", "distance = start - x"),

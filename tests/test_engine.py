@@ -99,6 +99,44 @@ def test_memory_does_not_grow_with_samples(samples, name, monkeypatch):
     assert largest == (20 if name == "noisegrad" else 40)  # a network of its own for each draw
 
 
+READ = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "nonzero"}
+LOOPS = SAMPLED | {
+    "integrated_gradients": lambda x, n: tl.integrated_gradients(
+        cubic, x, 0, steps=n, batch_size=4
+    ),
+    "fusiongrad": lambda x, n: tl.fusiongrad(cubic, x, 0, sigma=0.1, weight_samples=n),
+    "standard error": lambda x, n: tl.engine.average(
+        cubic,
+        x,
+        0,
+        partial(tl.probes.gaussian, sigma=0.1, samples=n),
+        standard_error=True,
+        batch_size=4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_no_number_is_brought_to_the_host_between_the_passes(name, monkeypatch):
+    # On a GPU the host would wait there. Labels, which are integers, stay on the host.
+    from torch.overrides import TorchFunctionMode
+
+    monkeypatch.setattr(tl.draws, "BLOCK", 40)
+    counts = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if getattr(function, "__name__", "") in READ and args[0].dtype != torch.long:
+                counts[-1] += 1
+            return function(*args, **(kwargs or {}))
+
+    for samples in (20, 200):
+        counts.append(0)
+        with Watch():
+            LOOPS[name](normal(2, 10), samples)
+    assert counts[0] == counts[1] > 0  # the checks before and after the loop
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 50, 51, 300])
 @pytest.mark.parametrize("rule", RULES)
 def test_the_weights_of_every_rule_sum_to_one(rule, n):

@@ -285,10 +285,10 @@ def seed(value: int) -> int:
 
 
 def _finite_as(name: str, value: Tensor, x: Tensor) -> Tensor:
-    value = value.detach().to(x)
+    value = value.detach().to(x.dtype)  # where it is: for a number no GPU is waited for
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name}: expected finite numbers in {x.dtype}, got {_range(value)}")
-    return value
+    return value.to(x.device)
 
 
 def _kind(value: object) -> str:
