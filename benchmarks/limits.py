@@ -30,7 +30,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 import tutorial_lib as tl
-from tutorial_lib.precision import applied
+from tutorial_lib.fast.precision_modes import applied
 
 FIELDS = ["device", "machine", "precision", "model", "kind", "time", "low", "high", "arithmetic"]
 FIELDS += ["memory", "work", "moved", "least", "rounds"]

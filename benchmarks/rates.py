@@ -44,8 +44,8 @@ import torchvision
 from torch import Tensor, nn
 
 import tutorial_lib as tl
-from tutorial_lib import chunks
-from tutorial_lib.precision import PRECISIONS, applied
+from tutorial_lib.fast import passes as chunks
+from tutorial_lib.fast.precision_modes import PRECISIONS, applied
 
 SIZES = {"cpu": (1, 2, 3, 4, 6, 8, 12, 16), "cuda": (8, 16, 32, 50, 64, 100, 128)}
 LOOP = {"cpu": 24, "cuda": 1200}  # passes of the two loops

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.built import ROOT
-from tutorial_lib import data
-from tutorial_lib.data import image_credit, list_images, load_image, to_rgb
+from tutorial_lib import pictures as data
+from tutorial_lib.pictures import image_credit, list_images, load_image, to_rgb
 from tutorial_lib.reproduce import load_config
 
 

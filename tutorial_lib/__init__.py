@@ -1,48 +1,52 @@
 """Gradient attribution as one idea: an average of weighted gradients.
 
-Start with `attribution.py` and `smoothing.py`, then `probes.py` and `engine.py`.
+Start with `averaging/methods.py` and `smoothing.py`, then `probes.py` and `engine.py`.
 """
 
-from tutorial_lib import (
-    cam,
-    data,
-    engine,
-    figures,
-    layers,
-    metrics,
-    mnist,
-    models,
-    noise,
-    plots,
-    probes,
-    receptive,
-    toy,
-    widgets,
-)
-from tutorial_lib.adaptive import AdaptiveNoise, adaptive_noise
-from tutorial_lib.attribution import (
+import importlib
+
+from tutorial_lib import cam, metrics
+from tutorial_lib import pictures as data
+from tutorial_lib.averaging import engine, noise, probes
+from tutorial_lib.averaging.methods import (
     gradient,
     gradient_x_input,
     integrated_gradients,
     smooth_taylor,
 )
-from tutorial_lib.backward import deconvnet, guided_backprop, lrp
-from tutorial_lib.cam import grad_cam, guided_grad_cam
-from tutorial_lib.data import list_images, load_image
-from tutorial_lib.deeplift import deeplift, deeplift_trace
-from tutorial_lib.maps import heatmap, saliency_map
-from tutorial_lib.metrics import correlation
-from tutorial_lib.mnist import load_mnist
-from tutorial_lib.models import list_models, load_model
-from tutorial_lib.noise import (
+from tutorial_lib.averaging.model_check import skip_model_check
+from tutorial_lib.averaging.noise import (
     adaptive_sigma,
     inherent_noise,
     level_from_sigma,
     sigma_from_level,
 )
-from tutorial_lib.precision import precision
-from tutorial_lib.sampling import Sampled, reliability, sample_until
-from tutorial_lib.smoothing import adaptgrad, fusiongrad, noisegrad, smoothgrad
+from tutorial_lib.averaging.smoothing import adaptgrad, fusiongrad, noisegrad, smoothgrad
+from tutorial_lib.cam import layer_outputs as layers
+from tutorial_lib.cam import receptive_field as receptive
+from tutorial_lib.cam.class_activation import grad_cam, guided_grad_cam
+from tutorial_lib.fast.precision_modes import precision
+from tutorial_lib.fast.prepare_network import prepare
+from tutorial_lib.heatmaps import heatmap, saliency_map
+from tutorial_lib.metrics.agreement import correlation
+from tutorial_lib.metrics.repeatability import Sampled, reliability, sample_until
+from tutorial_lib.metrics.sigma_search import AdaptiveNoise, adaptive_noise
+from tutorial_lib.networks import digits as mnist
+from tutorial_lib.networks import pretrained as models
+from tutorial_lib.networks import toy
+from tutorial_lib.networks.digits import load_mnist
+from tutorial_lib.networks.pretrained import list_models, load_model
+from tutorial_lib.pictures import list_images, load_image
+from tutorial_lib.rules.deeplift_contributions import deeplift, deeplift_trace
+from tutorial_lib.rules.rectifiers import deconvnet, guided_backprop
+from tutorial_lib.rules.relevance_propagation import lrp
+
+# They bring matplotlib and ipywidgets, so they are imported where they are first used.
+_LATER = {
+    "figures": "tutorial_lib.show.chapter_figures",
+    "plots": "tutorial_lib.show.plots",
+    "widgets": "tutorial_lib.show.sliders",
+}
 
 __all__ = [
     "AdaptiveNoise",
@@ -82,14 +86,27 @@ __all__ = [
     "noisegrad",
     "plots",
     "precision",
+    "prepare",
     "probes",
     "receptive",
     "reliability",
     "saliency_map",
     "sample_until",
     "sigma_from_level",
+    "skip_model_check",
     "smooth_taylor",
     "smoothgrad",
     "toy",
     "widgets",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = importlib.import_module(_LATER[name])
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,15 +1,13 @@
 """Bad input meets a clear error here: which argument, what was given, what is accepted."""
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
-
-# How many input numbers one automatic pass holds: about 4 pictures of 224 x 224 on a CPU (small
-# chunks stay in its cache), 50 on a GPU, so that 500 samples take no more memory than 50.
-CPU_NUMBERS, GPU_NUMBERS = 640_000, 7_550_000
 
 
 def model(value: Callable) -> None:
@@ -23,7 +21,12 @@ def model(value: Callable) -> None:
             f"model: expected a module or function from (N, ...) to (N, C), got {_kind(value)}"
         )
     if isinstance(value, nn.Module):
-        training = [name or "the model itself" for name, m in value.named_modules() if m.training]
+        # The flag of an exported or traced-by-fx graph does nothing, and cannot always be unset.
+        training = [
+            name or "the model itself"
+            for name, m in value.named_modules()
+            if m.training and not isinstance(m, torch.fx.GraphModule)
+        ]
         if training:
             raise ValueError(
                 f"model: {training[0]} is in training mode, where dropout is random and batch "
@@ -38,7 +41,9 @@ def weights(value: Callable) -> None:
     if not isinstance(value, nn.Module) or not any(True for _ in value.parameters()):
         raise TypeError(
             "model: noise on the weights needs an nn.Module with parameters, got "
-            f"{type(value).__name__}"
+            f"{type(value).__name__}; of a function, write a module whose forward calls yours: "
+            "class Scores(nn.Module) with __init__ keeping the network as self.network, "
+            "forward(self, z) returning self.network(z).logits, then Scores().eval()"
         )
 
 
@@ -73,28 +78,53 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
             raise ValueError(f"target: expected a class index, got {value}")
         value = torch.full((batch,), int(value))
     elif not isinstance(value, Tensor):
-        raise TypeError(f"target: expected an int or a LongTensor (B,), got {_kind(value)}")
+        raise TypeError(
+            f"target: expected an int or a LongTensor (B,), got {_kind(value)}; "
+            "torch.as_tensor(target) makes a tensor of a list or an array"
+        )
     if value.dtype != torch.int64:
-        raise TypeError(f"target: expected a LongTensor (int64), got dtype {value.dtype}")
+        hint = "target.argmax(1) of one-hot rows" if value.ndim == 2 else "target.long()"
+        raise TypeError(
+            f"target: expected a LongTensor (int64), got dtype {value.dtype}; try {hint}"
+        )
     if value.shape != (batch,):
+        hints = {0: "int(target) for all pictures, or model(x).argmax(1) for one each"}
+        hints[2] = (
+            "target[:, 0]" if value.shape == (batch, 1) else "target.argmax(1) of one-hot rows"
+        )
         raise ValueError(
             f"target: expected an int or shape ({batch},), one class for each of the {batch} "
             f"pictures of x, got shape {tuple(value.shape)}"
+            + (f"; try {hints[value.ndim]}" if value.ndim in hints else "")
         )
     if int(value.min()) < 0:
         raise ValueError(f"target: expected class indices from 0, got {int(value.min())}")
     return value.cpu()  # compared with C on the host: no waiting for a GPU in the loop
 
 
+def score_table(value: object, rows: int) -> Tensor:
+    """What the model returned for `rows` rows, if it has the form (N, C) of scores."""
+    if isinstance(value, Tensor) and value.ndim == 2 and value.is_floating_point():
+        return value
+    kind = ValueError if isinstance(value, Tensor) else TypeError
+    raise kind(
+        f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} rows, "
+        f"it returned {_returned(value)}. Give a function that picks the scores, for example "
+        f"{_wrapper(value)}"
+    )
+
+
 def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
     """What the model returned: a tensor (N, C) that holds every target."""
     rows = points.shape[0]
-    tensor = isinstance(value, Tensor)
-    if not tensor or value.ndim != 2 or value.shape[0] != rows or not value.is_floating_point():
-        got = f"shape {tuple(value.shape)} and dtype {value.dtype}" if tensor else _kind(value)
-        wanted = f"a tensor of scores (N, C) for an input of N = {rows} rows"
-        error = f"model: expected it to return {wanted}, it returned {got}"
-        raise ValueError(error) if tensor else TypeError(error)
+    value = score_table(value, rows)
+    if value.shape[0] != rows:
+        raise ValueError(
+            f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} "
+            f"rows, it returned {_returned(value)}. A tensor that it holds beside its input, with "
+            "a row for each picture, does not follow the rows of a pass: explain the pictures one "
+            "at a time, for example with lambda z: model(z, y[i : i + 1].expand(len(z), -1))"
+        )
     if (most := int(target.max())) >= value.shape[1]:
         raise ValueError(
             f"target: expected class indices below C = {value.shape[1]}, the number of scores "
@@ -103,7 +133,33 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
     return value
 
 
-def slope(value: Tensor | None) -> Tensor:
+def _returned(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)} and dtype {value.dtype}"
+    return _kind(value)
+
+
+def _wrapper(value: object) -> str:
+    """The line that makes scores (N, C) of what a model returned."""
+    if isinstance(value, Tensor):
+        if value.ndim == 1:
+            return "lambda z: model(z)[:, None]"
+        if value.ndim == 4:  # segmentation
+            return "lambda z: model(z)[:, :, row, column], or lambda z: model(z).mean((2, 3))"
+        if value.ndim == 2:
+            return "lambda z: model(z).float()"
+        return "lambda z: model(z).flatten(1)"
+    if isinstance(value, dict):
+        names = [key for key in ("logits", "out", "scores") if key in value] or [*value][:1]
+        return f"lambda z: model(z)[{names[0]!r}]" if names else "lambda z: model(z)[...]"
+    if hasattr(value, "logits"):
+        return "lambda z: model(z).logits"
+    if isinstance(value, tuple | list):
+        return "lambda z: model(z)[0]"
+    return "lambda z: model(z).logits"
+
+
+def gradient(value: Tensor | None) -> Tensor:
     """A gradient exists only where the output depends on the input."""
     if value is None:
         raise ValueError(
@@ -126,17 +182,10 @@ def result(value: Tensor) -> None:
     good = value.isfinite().flatten(1).all(1)
     if not bool(good.all()):
         raise ValueError(
-            "model: what comes of its gradients is NaN or infinite for pictures "
-            f"{(~good).nonzero().flatten().tolist()} of x; look at its scores near them"
+            "model: its gradients are NaN or infinite for pictures "
+            f"{(~good).nonzero().flatten().tolist()} of x. A square root, logarithm or division "
+            "at 0 is the usual cause; look at model(x) there and nearby"
         )
-
-
-def batch_size(value: int | None, x: Tensor) -> int:
-    """Rows a forward pass: as given, or chosen from the size of one picture and the device."""
-    if value is not None:
-        return count("batch_size", value)
-    numbers = CPU_NUMBERS if x.device.type == "cpu" else GPU_NUMBERS
-    return max(1, numbers // x[0].numel())
 
 
 def count(name: str, value: int, least: int = 1, most: int = 2**63 - 1) -> int:
@@ -277,6 +326,22 @@ def fraction(name: str, value: float) -> float:
     if not 0 < value < 1 - 1e-15:
         raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
     return float(value)
+
+
+def extra(module: str, name: str) -> ModuleType:
+    """A module of a package that only some functions need; ImportError says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module.partition('.')[0]} is needed here and could not be imported ({error}); "
+            f"pip install 'tutorial_lib[{name}]' brings it"
+        ) from error
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums and noise: float64 stays, everything narrower uses float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def seed(value: int) -> int:

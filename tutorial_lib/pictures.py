@@ -1,9 +1,8 @@
-"""Photographs: those that ship inside scikit-image, and any file of the reader's; stored results.
+"""Photographs: those that ship inside scikit-image, and any file of the reader's.
 
 Every picture comes out as an RGB PIL image, whatever its file held; `to_rgb` says how.
 """
 
-import csv
 import os
 import warnings
 from importlib.resources import files
@@ -36,7 +35,6 @@ BUNDLED = {
     "rocket": ("rocket.jpg", "Launch of DSCOVR on Falcon 9; SpaceX; public domain"),
 }
 CREDITS = {name: credit for name, (_, credit) in BUNDLED.items()}
-RESULTS = Path(__file__).parent.parent / "book" / "results"
 MAX_PIXELS = 89_478_485  # Pillow's own limit, which it only warns of
 
 
@@ -76,7 +74,7 @@ def load_image(name: str | os.PathLike) -> Image.Image:
         raise TypeError(f"name: {type(name).__name__} given, expected a string or a path")
     path = Path(name)
     if name in BUNDLED:
-        path = Path(str(files("skimage") / "data" / BUNDLED[name][0]))
+        path = _bundled(BUNDLED[name][0])
     if not os.path.exists(path):  # no error for a name that is too long to be a path
         names = ", ".join(list_images())
         raise FileNotFoundError(f"name: no file {str(name)!r}; bundled photographs: {names}")
@@ -131,30 +129,14 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def load_results(name: str) -> list[dict]:
-    """A table that the book has stored, as a list of rows: measurements too long for a chapter.
-
-    book/results/NAME.csv, with numbers as floats and empty cells as NaN; the script make_NAME.py
-    beside it made it, and its first lines say what the columns are. Raises FileNotFoundError, with
-    the names that there are, for another name or where the book's files are not on this machine.
-
-    >>> load_results("out_of_bounds")[0]["mean"]
-    """
-    path = RESULTS / f"{name}.csv"
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in RESULTS.glob("*.csv")))
-        raise FileNotFoundError(
-            f"name: no stored table {name!r}; there are: {names or 'none, as the book is not here'}"
-        )
-
-    def value(text: str) -> float | str:
-        try:
-            return float(text or "nan")
-        except ValueError:
-            return text
-
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: value(text) for key, text in row.items()} for row in csv.DictReader(file)]
+def _bundled(file: str) -> Path:
+    try:
+        return Path(str(files("skimage") / "data" / file))
+    except ImportError as error:
+        raise ImportError(
+            "name: the bundled photographs are in scikit-image, which is not installed; "
+            "pip install 'tutorial_lib[networks]' brings it"
+        ) from error
 
 
 def _check_size(picture: Image.Image) -> None:

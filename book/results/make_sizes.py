@@ -25,10 +25,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tutorial_lib.prepare import _channels_last, _fold_norms
 
 import tutorial_lib as tl
 from tutorial_lib import convolve, lean, memory, packed
-from tutorial_lib.prepare import _channels_last, _fold_norms
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.rates import machine

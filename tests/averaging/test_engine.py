@@ -9,7 +9,7 @@ from torch import nn
 import tutorial_lib as tl
 from tests.closed_forms import normal, tanh_mlp
 from tests.test_attribution import METHODS
-from tutorial_lib.probes import RULES, quadrature
+from tutorial_lib.averaging.probes import RULES, quadrature
 
 
 class Cubic(nn.Module):

@@ -11,7 +11,10 @@ from torch import nn
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib import clip, convolve, engine, lean
+from tutorial_lib.fast import clip
+from tutorial_lib.fast import convolve
+from tutorial_lib.averaging import engine
+from tutorial_lib.fast import lean_layers as lean
 
 
 class Graph(nn.Module):

@@ -14,7 +14,9 @@ from torch import nn
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib import checks, chunks, memory
+from tutorial_lib import checks
+from tutorial_lib.fast import passes as chunks
+from tutorial_lib.fast import memory
 
 PICTURE = (1, 2, 5)
 
@@ -243,8 +245,8 @@ def test_the_first_guess_is_by_the_size_of_a_picture():
 
 FAULTS = """
 import resource, torch
-from tutorial_lib import memory
-from tutorial_lib.chunks import Sizes
+from tutorial_lib.fast import memory
+from tutorial_lib.fast.passes import Sizes
 
 x, label = torch.zeros(1, 3), torch.zeros(1, dtype=torch.long)
 sizes, found = Sizes(1, lambda x: x, x), []

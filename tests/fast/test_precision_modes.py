@@ -6,7 +6,7 @@ from torch import nn
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib.precision import applied
+from tutorial_lib.fast.precision_modes import applied
 
 CUDA = torch.device("cuda")
 

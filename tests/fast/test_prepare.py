@@ -7,7 +7,7 @@ from torch import nn
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib.prepare import prepare
+from tutorial_lib.fast.prepare_network import prepare
 
 
 def norms(model):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import tutorial_lib as tl
-from tutorial_lib import models
+from tutorial_lib.networks import pretrained as models
 
 from .built import ROOT
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tutorial_lib import toy
+from tutorial_lib.networks import toy
 
 POINTS = torch.tensor([[0.0, 0.0], [3.0, 1.0], [1.0, 3.0], [2.0, 2.0], [5.5, 0.5]]).double()
 X = torch.linspace(-3, 15, 19, dtype=torch.float64)[:, None]

@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.transforms._presets import ImageClassification
 
 import tutorial_lib as tl
-from tutorial_lib.models import Classifier
-from tutorial_lib.noise import IMAGENET_BOUNDS
+from tutorial_lib.networks.pretrained import Classifier
+from tutorial_lib.averaging.noise import IMAGENET_BOUNDS
 from tutorial_lib.reproduce import (
     cases,
     config,

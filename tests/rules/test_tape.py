@@ -14,9 +14,9 @@ from torch.nn.modules import module as hooks
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib.linear import bias, linear
-from tutorial_lib.recorder import record
-from tutorial_lib.tape import gradient, one_hot, walk_back
+from tutorial_lib.rules.linear_steps import bias, linear
+from tutorial_lib.rules.recorder import record
+from tutorial_lib.rules.tape import gradient, one_hot, walk_back
 
 X, TARGET = normal(2, 12), torch.tensor([1, 0])
 W, V = normal(12, 12, seed=1) / 3, normal(4, 3, seed=2)

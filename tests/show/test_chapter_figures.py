@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tutorial_lib import figures
+from tutorial_lib.show import chapter_figures as figures
 
 
 def test_riemann_draws_one_bar_a_step_and_says_the_gap():

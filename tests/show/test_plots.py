@@ -5,8 +5,8 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from tutorial_lib import plots
-from tutorial_lib.plots import as_picture, bars, lines, overlay, picture_grid
+from tutorial_lib.show import plots
+from tutorial_lib.show.plots import as_picture, bars, lines, overlay, picture_grid
 
 
 def maps(fig):

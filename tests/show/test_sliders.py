@@ -8,8 +8,9 @@ import pytest
 from ipywidgets.embed import dependency_state, embed_data, embed_minimal_html
 from PIL import Image
 
-from tutorial_lib import plots, widgets
-from tutorial_lib.widgets import slider
+from tutorial_lib.show import plots
+from tutorial_lib.show import sliders as widgets
+from tutorial_lib.show.sliders import slider
 
 COLOURS = ["red", "lime", "blue"]
 

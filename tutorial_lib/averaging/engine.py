@@ -6,7 +6,7 @@
 of all pictures into forward passes of at most `batch_size` rows and adds up what comes back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, lean, memory, packed
-from tutorial_lib.chunks import Sizes
-from tutorial_lib.precision import applied
+from tutorial_lib import checks
+from tutorial_lib.averaging.model_check import examine, warn_if_saturated
+from tutorial_lib.fast.passes import Passes
+from tutorial_lib.fast.precision_modes import precision_for
 
 
 class Block(NamedTuple):
@@ -25,8 +26,9 @@ class Block(NamedTuple):
 
     points: z, (K, B, ...). weights: w(x, z), broadcastable to the points, or None for 1.
     shares: every probe's part of the average, a number or (K, 1, ...); all shares sum to 1.
-    draws: how many independent draws, the units of the standard error, end with this block: K where
-        each probe is one; where they are parts of one, 1 in its last block and 0 before.
+    draws: number of independent draws that are complete after this block. K if every probe is a
+        draw of its own (SmoothGrad). If a draw spans several blocks (a path of Integrated
+        Gradients), 1 for its last block and 0 for the others. Needed for the standard error only.
     network: from the model to the f_k whose gradient is taken, or None for the model itself.
     """
 
@@ -59,14 +61,15 @@ def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
     scores is every row's own gradient. points: (N, ...); target: LongTensor (N,).
     Raises ValueError if the model's output is not (N, C) or does not depend on its input.
     """
-    with torch.inference_mode(False), torch.enable_grad(), lean.layers():
+    with torch.inference_mode(False), torch.enable_grad():
         points = points.clone() if points.is_inference() else points.detach()
         points.requires_grad_()
-        scores = checks.scores(model(points), points, target)
-        return checks.slope(slope_at(points, scores, target))
+        # A copy, as the model may write into its input, which a leaf of the graph forbids.
+        scores = checks.scores(model(points.clone()), points, target)
+        return checks.gradient(gradient_at(points, scores, target))
 
 
-def slope_at(place: Tensor, scores: Tensor, target: Tensor) -> Tensor | None:
+def gradient_at(place: Tensor, scores: Tensor, target: Tensor) -> Tensor | None:
     """Gradient of each row's target score with respect to a tensor on its way; None without one."""
     if not scores.requires_grad:
         return None
@@ -84,19 +87,21 @@ def average(
     batch_size: int | None = None,
     progress: bool = False,
     standard_error: bool = False,
-    slope: Callable[[Callable, Tensor, Tensor], Tensor] = gradients,
+    gradient_of: Callable[..., Tensor] = gradients,
+    per_picture: Mapping[str, Tensor] | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Weighted average of gradients, A(x) = sum_k share_k * weight_k * slope(point_k).
+    """Weighted average of gradients, A(x) = sum_k share_k * weight_k * gradient_of(point_k).
 
     probes: function from x to `Probes`, for example `partial(probes.gaussian, sigma=0.2)`.
-    slope: what is averaged; by default the gradient, else any function (model, points, target).
+    gradient_of: what is averaged; by default the gradient, else any function
+    (model, points, target). per_picture: tensors with a row for each picture of x, which
+    gradient_of gets by name, each row beside the points of its picture.
     standard_error: also return the standard error of every entry of A, from the spread of the
     independent draws (two draws at least).
 
     The sum runs block by block, in float32 or better, whatever the passes are, so the result does
-    not depend on `batch_size` beyond what the backend's own kernels do. Where those round
-    differently in passes of different sizes, give a batch_size to have the same bits each time:
-    None tries a few sizes on a CPU (`chunks.py`). Memory grows with `batch_size` only.
+    not depend on `batch_size` beyond what the backend's own kernels do, and the same call gives
+    the same bits each time. Memory grows with `batch_size` only.
     Returns A with the shape and dtype of x, or the pair (A, standard error).
     Raises ValueError or TypeError that names the argument at fault.
 
@@ -105,90 +110,110 @@ def average(
     checks.model(model)
     x = checks.pictures(x)
     target = checks.target(target, x)
-    plain = slope is gradients
-    sizes = Sizes(batch_size, model, x, "gradients" if plain else None)
-    with torch.inference_mode(False), torch.no_grad(), applied(x.device, exact=not plain):
-        where = probes(x)
-        total = _Total(x, standard_error)
-        bar = tqdm(total=where.count * len(x), unit="gradient", disable=not progress)
-        with bar, memory.kept(x.device), packed.kept(where.count * len(x)):
-            change, network = None, model
-            for chunk in _chunks(where, len(x), sizes):
-                if chunk[0][0].network is not change:
-                    change = chunk[0][0].network
-                    packed.forget()
+    plain = gradient_of is gradients
+    per_picture = dict(per_picture or {})
+    passes = Passes(batch_size, x)
+
+    def one_pass(network: Callable, points: Tensor, target: Tensor, *rows: Tensor) -> Tensor:
+        return gradient_of(network, points, target, **dict(zip(per_picture, rows, strict=True)))
+
+    with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=not plain):
+        found = examine(model, x)
+        passes.rows = len(x) if found.fixed_rows else passes.rows
+        all_probes = probes(x)
+        total = _RunningTotal(x, standard_error)
+        change, network = None, model
+        with tqdm(total=all_probes.count * len(x), unit="gradient", disable=not progress) as bar:
+            for chunk in _chunks(all_probes, len(x), passes):
+                if chunk.change is not change:
+                    change = chunk.change
                     network = change(model) if change else model
-                points = torch.cat([block.points.flatten(0, 1)[rows] for block, rows in chunk])
-                labels = torch.cat([_labels(target, block)[rows] for block, rows in chunk])
-                total.add(chunk, sizes.run(partial(slope, network), points, labels))
+                points, pictures = chunk.points(), chunk.pictures(len(x))  # (N, ...), (N,)
+                rows = [tensor[pictures.to(tensor.device)] for tensor in per_picture.values()]
+                call = partial(one_pass, network)
+                total.add(chunk, passes.run(call, points, target[pictures], *rows))
                 bar.update(len(points))
         checks.result(total.sum)
+        if plain:
+            warn_if_saturated(found, total.sum)
         return total.result(x.dtype)
 
 
-def _chunks(probes: Probes, pictures: int, sizes: Sizes) -> Iterator[list[tuple[Block, slice]]]:
-    """Pack rows of consecutive blocks with one network into chunks of sizes.next(left) rows.
+class _Chunk(NamedTuple):
+    """The rows of one pass: (block, slice) pairs, rows counted through its probes and pictures."""
 
-    A chunk is a list of (block, rows), rows counted through its probes and pictures.
-    """
-    chunk, left = [], probes.count * pictures
+    parts: list[tuple[Block, slice]]
+
+    @property
+    def change(self) -> Callable | None:
+        return self.parts[0][0].network
+
+    def points(self) -> Tensor:
+        """The points of its rows, (N, ...)."""
+        return torch.cat([block.points.flatten(0, 1)[rows] for block, rows in self.parts])
+
+    def pictures(self, count: int) -> Tensor:
+        """Which of `count` pictures each row belongs to, (N,)."""
+        return torch.cat([torch.arange(rows.start, rows.stop) for _, rows in self.parts]) % count
+
+
+def _chunks(probes: Probes, pictures: int, passes: Passes) -> Iterator[_Chunk]:
+    """Pack rows of consecutive blocks with one network into chunks of `passes.rows` rows."""
+    parts: list[tuple[Block, slice]] = []
+    room = 0
     for block in probes:
-        if chunk and block.network is not chunk[0][0].network:
-            yield chunk
-            chunk = []
+        if parts and block.network is not parts[0][0].network:
+            yield _Chunk(parts)
+            parts = []
         start, end = 0, len(block.points) * pictures
         while start < end:
-            if not chunk:
-                room = sizes.next(left)
+            room = room if parts else passes.rows
             stop = min(end, start + room)
-            chunk.append((block, slice(start, stop)))
-            room, left = room - (stop - start), left - (stop - start)
+            parts.append((block, slice(start, stop)))
+            room -= stop - start
             start = stop
             if room == 0:
-                yield chunk
-                chunk = []
-    if chunk:
-        yield chunk
+                yield _Chunk(parts)
+                parts = []
+    if parts:
+        yield _Chunk(parts)
 
 
-def _labels(target: Tensor, block: Block) -> Tensor:
-    """The target of every row of a block."""
-    return target.expand(len(block.points), -1).flatten()
-
-
-class _Total:
+class _RunningTotal:
     """Running sum over blocks and, if asked for, the running variance over draws."""
 
     def __init__(self, x: Tensor, standard_error: bool):
-        self.sum = torch.zeros_like(x, dtype=accumulator(x.dtype))
-        self.waiting: list[Tensor] = []  # slopes of a block that is not complete
+        self.sum = torch.zeros_like(x, dtype=checks.accumulator(x.dtype))
+        self.waiting: list[Tensor] = []  # gradients of a block that is not complete
         self.spread = standard_error
+        self.draws = 0
         if standard_error:
-            self.draw, self.mean, self.squares = (torch.zeros_like(self.sum) for _ in range(3))
-            self.draws = 0
+            self.draw = torch.zeros_like(self.sum)
+            self.mean = torch.zeros_like(self.sum)
+            self.squares = torch.zeros_like(self.sum)
 
-    def add(self, chunk: list[tuple[Block, slice]], slopes: Tensor) -> None:
-        """Take the slopes of a chunk; the blocks that it completes are weighed and added."""
+    def add(self, chunk: _Chunk, gradients: Tensor) -> None:
+        """Take the gradients of a chunk; the blocks that it completes are weighed and added."""
         start = 0
-        for block, rows in chunk:
+        for block, rows in chunk.parts:
             stop = start + rows.stop - rows.start
-            self.waiting.append(slopes[start:stop])
+            self.waiting.append(gradients[start:stop])
             start = stop
             if rows.stop == block.points.shape[0] * self.sum.shape[0]:
                 whole = torch.cat(self.waiting) if len(self.waiting) > 1 else self.waiting[0]
                 self.waiting.clear()
                 self._add_block(block, whole)
 
-    def _add_block(self, block: Block, slopes: Tensor) -> None:
+    def _add_block(self, block: Block, gradients: Tensor) -> None:
         probes = block.points.shape[0]
-        slopes = slopes.to(self.sum.dtype).view(probes, *self.sum.shape)
+        gradients = gradients.to(self.sum.dtype).view(probes, *self.sum.shape)  # (K, B, ...)
         if probes == 1 and not (self.spread or isinstance(block.shares, Tensor)):
-            self._add_probe(block, slopes)
+            self._add_probe(block, gradients)
             return
-        values = slopes * block.shares
+        values = gradients * block.shares
         if block.weights is not None:
             values *= block.weights
-        whole = values.sum(0) if probes > 1 else values[0]
+        whole = values.sum(0) if probes > 1 else values[0]  # (B, ...)
         self.sum += whole
         if self.spread and block.draws == probes > 1:
             self._end_draws(values)
@@ -198,13 +223,13 @@ class _Total:
                 self._end_draws(self.draw[None])
                 self.draw.zero_()
 
-    def _add_probe(self, block: Block, slope: Tensor) -> None:
+    def _add_probe(self, block: Block, gradient: Tensor) -> None:
         """One probe, in one operation: large pictures wait for memory."""
         total = self.sum[None]
         if block.weights is None:
-            total.add_(slope, alpha=block.shares)
+            total.add_(gradient, alpha=block.shares)
         else:
-            total.addcmul_(slope, block.weights.to(total.dtype), value=block.shares)
+            total.addcmul_(gradient, block.weights.to(total.dtype), value=block.shares)
 
     def _end_draws(self, draws: Tensor) -> None:
         """Merge the mean and the squares of some draws (Chan et al., 1979)."""
@@ -223,8 +248,3 @@ class _Total:
             raise ValueError("standard_error: needs at least 2 independent draws, there was 1")
         # The sum of n draws with variance squares / (n - 1) each.
         return self.sum.to(dtype), (self.squares * n / (n - 1)).sqrt().to(dtype)
-
-
-def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums and noise: float64 stays, everything narrower uses float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -18,8 +18,8 @@ from functools import partial
 
 from torch import Tensor
 
-from tutorial_lib import probes
-from tutorial_lib.engine import average
+from tutorial_lib.averaging import probes
+from tutorial_lib.averaging.engine import average
 
 
 def gradient(
@@ -38,8 +38,8 @@ def gradient(
     >>> tl.gradient(lambda x: x**2, torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[0., 6.]])
     """
-    places = partial(probes.point, seed=seed)
-    return average(model, x, target, places, batch_size=batch_size, progress=progress)
+    probe_function = partial(probes.point, seed=seed)
+    return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)
 
 
 def gradient_x_input(
@@ -58,8 +58,8 @@ def gradient_x_input(
     >>> tl.gradient_x_input(lambda x: x**2, torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[ 0., 18.]])
     """
-    places = partial(probes.point_times_input, seed=seed)
-    return average(model, x, target, places, batch_size=batch_size, progress=progress)
+    probe_function = partial(probes.point_times_input, seed=seed)
+    return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)
 
 
 def integrated_gradients(
@@ -92,7 +92,7 @@ def integrated_gradients(
     >>> tl.integrated_gradients(lambda x: x**2, torch.tensor([[1.0, 3.0]]), 1, rule="midpoint")
     tensor([[0.0000, 9.0000]])
     """
-    places = partial(
+    probe_function = partial(
         probes.path,
         baseline=baseline,
         baselines=baselines,
@@ -101,7 +101,7 @@ def integrated_gradients(
         bounds=bounds,
         seed=seed,
     )
-    return average(model, x, target, places, batch_size=batch_size, progress=progress)
+    return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)
 
 
 def smooth_taylor(
@@ -132,5 +132,5 @@ def smooth_taylor(
     >>> tl.smooth_taylor(lambda x: x**2, torch.tensor([[1.0]]), 0, roots=torch.tensor([[[0.5]]]))
     tensor([[0.5000]])
     """
-    places = partial(probes.taylor_roots, sigma=sigma, roots=roots, seed=seed)
-    return average(model, x, target, places, batch_size=batch_size, progress=progress)
+    probe_function = partial(probes.taylor_roots, sigma=sigma, roots=roots, seed=seed)
+    return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)

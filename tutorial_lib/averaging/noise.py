@@ -1,14 +1,13 @@
 """Noise: its units, how much of it leaves the range of the input, noise on weights."""
 
+import copy
 import math
-from collections.abc import Callable
 from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
 
 from tutorial_lib import checks
-from tutorial_lib.engine import accumulator
 
 # The inputs of black and of white under ImageNet's usual normalisation, each (1, 3, 1, 1): the
 # units in which Goh et al. and Zhou et al. give their sigmas.
@@ -95,7 +94,7 @@ def truncated_normal(x: Tensor, sigma: float | Tensor, bounds: tuple, uniform: T
     b = (x_max - x) / sigma, for u uniform on [0, 1], of the shape of one picture or of x.
     The mean of z is x only where both bounds are equally far.
     """
-    wide = accumulator(x.dtype)
+    wide = checks.accumulator(x.dtype)
     lower, upper = (side.to(wide) for side in bounds)
     x = x.to(wide).clamp(lower, upper)
     sigma = torch.as_tensor(sigma, dtype=wide, device=x.device)
@@ -104,24 +103,29 @@ def truncated_normal(x: Tensor, sigma: float | Tensor, bounds: tuple, uniform: T
     return torch.where(sigma == 0, x, z).clamp(lower, upper)
 
 
-def reweighted(model: nn.Module, *, sigma: float, seed: int) -> Callable:
-    """The model with noise on its weights: every parameter times its own eta.
+def reweighted(model: nn.Module, *, sigma: float, seed: int) -> nn.Module:
+    """A copy of the model with noise on its weights: every parameter times its own eta.
 
-    theta_i * eta_i,  eta_i ~ N(1, sigma^2)   (Bykov et al., 2022, Sec. 3). The model's own
-    parameters are not touched: the noisy ones are handed to each call.
+    theta_i * eta_i,  eta_i ~ N(1, sigma^2)   (Bykov et al., 2022, Sec. 3). The model itself is
+    not touched at any moment, so that an interrupt or another thread finds it as it was.
     """
     checks.weights(model)
-    named = list(model.named_parameters(remove_duplicate=False))
-    rng = {p.device: torch.Generator(p.device).manual_seed(seed) for _, p in named}
-    noisy: dict[Tensor, Tensor] = {}  # weights that have two names get one noise
-    for _, p in named:
-        if p.is_floating_point() and p not in noisy:
+    try:
+        noisy = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise TypeError(
+            f"model: noise on the weights needs a copy of it, and copy.deepcopy says: {error}"
+        ) from error
+    generators: dict[torch.device, torch.Generator] = {}
+    for p in noisy.parameters():  # weights that have two names come once
+        if p.is_floating_point():
+            if p.device not in generators:
+                generators[p.device] = torch.Generator(p.device).manual_seed(seed)
             wide = torch.promote_types(p.dtype, torch.float32)
             eta = torch.empty(p.shape, device=p.device, dtype=wide)
-            eta.normal_(1, sigma, generator=rng[p.device])
-            noisy[p] = eta.mul_(p.detach()).to(p.dtype)
-    weights = {k: noisy[p] for k, p in named if p in noisy}
-    return lambda x: torch.func.functional_call(model, weights, (x,), tie_weights=False)
+            eta.normal_(1, sigma, generator=generators[p.device])
+            p.data = eta.mul_(p.detach()).to(p.dtype)
+    return noisy
 
 
 def _span(bounds: tuple) -> float:

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tutorial_lib import checks, noise
-from tutorial_lib.draws import noise_blocks, parts, spawn
-from tutorial_lib.engine import Block, Probes, accumulator
+from tutorial_lib import checks
+from tutorial_lib.averaging import noise
+from tutorial_lib.averaging.engine import Block, Probes
+from tutorial_lib.averaging.quadrature import RULES, quadrature
+from tutorial_lib.averaging.seeded_noise import child_seed, noise_blocks, slices
 
-RULES = ("right", "left", "midpoint", "trapezoid", "gauss-legendre")
+__all__ = ["RULES", "quadrature"]
 
 
 def point(x: Tensor, *, seed: int = 0) -> Probes:
@@ -62,14 +63,14 @@ def path(
     seed = checks.seed(seed)
     starts = _baselines(x, baseline, checks.count("baselines", baselines), bounds, seed)
     shares = [share / baselines for share in shares]
-    column = partial(torch.tensor, dtype=accumulator(x.dtype))
+    column = partial(torch.tensor, dtype=checks.accumulator(x.dtype))
     places, each = (column(v).view(-1, *[1] * x.ndim).to(x.device) for v in (nodes, shares))
 
     def make() -> Iterator[Block]:
         for start in starts():
-            start = start.to(accumulator(x.dtype))
+            start = start.to(checks.accumulator(x.dtype))
             distance = x - start
-            for part in parts(len(nodes), x):
+            for part in slices(len(nodes), x):
                 points = (start + places[part] * distance).to(x.dtype)
                 one = part.stop - part.start == 1  # a number, for the engine's shorter way
                 share = shares[part.start] if one else each[part]
@@ -129,7 +130,7 @@ def taylor_roots(
     x: Tensor, *, sigma: float | Tensor = 0.5, roots: int | Tensor = 150, seed: int = 0
 ) -> Probes:
     """Look at the roots z, drawn around x or given, and weigh by x - z: SmoothTaylor."""
-    if isinstance(roots, int | float):
+    if not isinstance(roots, Tensor):
         count = checks.count("roots", roots)
         blocks = _gaussian_copies(x, sigma, count, seed)
     else:
@@ -139,7 +140,7 @@ def taylor_roots(
         count = len(given)
 
         def blocks() -> Iterator[Tensor]:
-            return (given[part] for part in parts(count, x))
+            return (given[part] for part in slices(count, x))
 
     def make() -> Iterator[Block]:
         for z in blocks():
@@ -162,8 +163,8 @@ def noisy_weights(
 
     def make() -> Iterator[Block]:
         for k in range(number):
-            network = partial(noise.reweighted, sigma=weight_sigma, seed=spawn(seed, k, 1))
-            inside = inner(x, seed=spawn(seed, k))
+            network = partial(noise.reweighted, sigma=weight_sigma, seed=child_seed(seed, k, 1))
+            inside = inner(x, seed=child_seed(seed, k))
             yield from _part_of_draw(inside, number, network=network)
 
     return Probes(number * inner(x, seed=seed).count, make)
@@ -183,27 +184,6 @@ def noisy_weights_and_inputs(
     around = partial(gaussian, sigma=sigma, samples=samples, inner=inner)
     weights = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
     return noisy_weights(x, **weights, seed=seed, inner=around)
-
-
-def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
-    """Nodes on [0, 1] and their weights, which sum to 1, for `steps` intervals.
-
-    "right" k/n, "left" (k-1)/n, "midpoint" (k-1/2)/n with k = 1..n and weights 1/n;
-    "trapezoid" both ends and the points between, n + 1 nodes, the ends at half weight;
-    "gauss-legendre" n nodes, exact for polynomials of degree 2n - 1.
-    """
-    checks.choice("rule", rule, RULES)
-    n = checks.count("steps", steps, most=1000 if rule == "gauss-legendre" else 1_000_000)
-    k = np.arange(1, n + 1)
-    if rule == "gauss-legendre":
-        nodes, weights = np.polynomial.legendre.leggauss(n)
-        return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
-    if rule == "trapezoid":
-        weights = np.full(n + 1, 1 / n)
-        weights[[0, -1]] /= 2
-        return (np.arange(n + 1) / n).tolist(), weights.tolist()
-    shift = {"right": 0.0, "left": 1.0, "midpoint": 0.5}[rule]
-    return ((k - shift) / n).tolist(), [1 / n] * n
 
 
 def _baselines(
@@ -242,14 +222,14 @@ def _around(
 
     def make() -> Iterator[Block]:
         for k, noisy in enumerate(z for block in blocks() for z in block):
-            yield from _part_of_draw(inner(noisy, seed=spawn(seed, k)), samples)
+            yield from _part_of_draw(inner(noisy, seed=child_seed(seed, k)), samples)
 
     def plain() -> Iterator[Block]:
         return (Block(z, shares=1 / samples, draws=len(z)) for z in blocks())
 
     if inner is point:
         return Probes(samples, plain)
-    return Probes(samples * inner(x, seed=spawn(seed, 0)).count, make)
+    return Probes(samples * inner(x, seed=child_seed(seed, 0)).count, make)
 
 
 def _gaussian_copies(

@@ -4,25 +4,31 @@ Every function has the form of `attribution.py`, and the same arguments and erro
 
 method: M, the method that is smoothed, any attribution function of this form; further keywords go
     to it. The averaging methods draw fresh inner noise at each noisy copy, and all their probes
-    share forward passes. Another M is called on noisy copies of any pictures of x, up to
-    batch_size at once, with their targets; it should be deterministic.
+    share forward passes. Any other M is called as M(model, points, target, ...) with up to
+    batch_size noisy copies, which may come from different pictures; it gets no seed, so it should
+    be deterministic. A keyword of such an M that is a tensor with a row for each picture, of as
+    many dimensions as x (a baseline each) or a LongTensor (B,), goes with its pictures.
     Where M takes a keyword that the smoothing takes too, give it as functools.partial(M, ...).
 """
 
+import difflib
 from collections.abc import Callable
 from functools import partial
 from inspect import Parameter, signature
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from tutorial_lib import checks, probes
-from tutorial_lib.attribution import (
+from tutorial_lib import checks
+from tutorial_lib.averaging import probes
+from tutorial_lib.averaging.engine import average, gradients
+from tutorial_lib.averaging.methods import (
     gradient,
     gradient_x_input,
     integrated_gradients,
     smooth_taylor,
 )
-from tutorial_lib.engine import average, gradients
 
 
 def smoothgrad(
@@ -48,9 +54,9 @@ def smoothgrad(
     >>> tl.smoothgrad(model, x, 285, sigma=0.2, samples=50)
     >>> tl.smoothgrad(model, x, 285, sigma=0.2, method=tl.integrated_gradients, steps=20)
     """
-    inner, slope = _inside(method, keywords)
-    places = partial(probes.gaussian, sigma=sigma, samples=samples, seed=seed, inner=inner)
-    return average(model, x, target, places, batch_size=batch_size, progress=progress, slope=slope)
+    probe_function = partial(probes.gaussian, sigma=sigma, samples=samples, seed=seed)
+    inner = _inside(method, keywords, smoothgrad)
+    return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
 def adaptgrad(
@@ -82,10 +88,10 @@ def adaptgrad(
     >>> tl.adaptgrad(model, x, 285, bounds=model.bounds)
     >>> tl.adaptgrad(model, x, 285, bounds=model.bounds, method=tl.gradient_x_input)
     """
-    inner, slope = _inside(method, keywords)
-    own = dict(bounds=bounds, confidence=confidence, samples=samples)
-    places = partial(probes.adaptive_gaussian, **own, seed=seed, inner=inner)
-    return average(model, x, target, places, batch_size=batch_size, progress=progress, slope=slope)
+    options = dict(bounds=bounds, confidence=confidence, samples=samples)
+    probe_function = partial(probes.adaptive_gaussian, **options, seed=seed)
+    inner = _inside(method, keywords, adaptgrad)
+    return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
 def noisegrad(
@@ -105,7 +111,8 @@ def noisegrad(
 
     A(x) = 1/n sum_k M(x; theta * eta_k),  eta_k ~ N(1, s^2 I)   (Bykov et al., 2022, Sec. 3)
 
-    model: an nn.Module; all its parameters get noise, its buffers none, and it is never changed.
+    model: an nn.Module; on a copy, all its parameters get noise, its buffers none. A method that
+        takes a module of the model (`layer`, `rule`) finds it in the copy by its dotted name.
         The map belongs to the parameters, not to the function alone: a network with its batch
         norm folded into the convolutions (as `load_model` makes it) has other parameters than the
         same network unfolded, and another map.
@@ -114,10 +121,10 @@ def noisegrad(
     >>> tl.noisegrad(model, x, 285, weight_sigma=0.1)
     """
     checks.weights(model)
-    inner, slope = _inside(method, keywords)
-    own = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
-    places = partial(probes.noisy_weights, **own, seed=seed, inner=inner)
-    return average(model, x, target, places, batch_size=batch_size, progress=progress, slope=slope)
+    options = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
+    probe_function = partial(probes.noisy_weights, **options, seed=seed)
+    inner = _inside(method, keywords, noisegrad)
+    return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
 def fusiongrad(
@@ -146,12 +153,11 @@ def fusiongrad(
     >>> tl.fusiongrad(model, x, 285, sigma=0.2, weight_sigma=0.1)
     """
     checks.weights(model)
-    inner, slope = _inside(method, keywords)
     inputs = dict(sigma=sigma, samples=samples)
     weights = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
-    own = {**inputs, **weights}
-    places = partial(probes.noisy_weights_and_inputs, **own, seed=seed, inner=inner)
-    return average(model, x, target, places, batch_size=batch_size, progress=progress, slope=slope)
+    probe_function = partial(probes.noisy_weights_and_inputs, **inputs, **weights, seed=seed)
+    inner = _inside(method, keywords, fusiongrad)
+    return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
 # Where each method looks. To smooth a method means to look at its probes around each noisy x, so
@@ -168,33 +174,98 @@ PROBES = {
 }
 
 
-def _inside(method: Callable, keywords: dict) -> tuple[Callable[..., probes.Probes], Callable]:
-    """What to do at each noisy copy: the method's probe function, and the slope to average."""
+class _Inner(NamedTuple):
+    """What to do at each noisy copy: where to look, what to average there, and with what."""
+
+    probes: Callable[..., probes.Probes]
+    gradient_of: Callable[..., Tensor]
+    keywords: dict
+
+
+def _smoothed(
+    model: Callable,
+    x: Tensor,
+    target: int | Tensor,
+    probe_function: Callable[..., probes.Probes],
+    inner: _Inner,
+    batch_size: int | None,
+    progress: bool,
+) -> Tensor:
+    """The average over the probes of what is done at each of them."""
+    per_picture = {n: v for n, v in inner.keywords.items() if _has_a_row_each(v, x)}
+    gradient_of = inner.gradient_of
+    if shared := {n: v for n, v in inner.keywords.items() if n not in per_picture}:
+        gradient_of = partial(gradient_of, **shared)
+    return average(
+        model,
+        x,
+        target,
+        partial(probe_function, inner=inner.probes),
+        batch_size=batch_size,
+        progress=progress,
+        gradient_of=gradient_of,
+        per_picture=per_picture,
+    )
+
+
+def _has_a_row_each(value: object, x: Tensor) -> bool:
+    """Whether a keyword of a smoothed method is a tensor with a row for each picture of x."""
+    if not isinstance(value, Tensor) or not isinstance(x, Tensor) or value.ndim == 0:
+        return False
+    rows = len(value) == len(x) > 1
+    return rows and (value.ndim == x.ndim or (value.ndim == 1 and value.dtype == torch.int64))
+
+
+def _inside(method: Callable, keywords: dict, outer: Callable) -> _Inner:
+    """How to smooth a method: by its probes, or by calling it."""
     while isinstance(method, partial) and not method.args:
         method, keywords = method.func, {**method.keywords, **keywords}
     if not callable(method):
         raise TypeError(f"method: expected an attribution function, got {method!r}")
-    places = next((places for known, places in PROBES.items() if known is method), None)
-    if places is None:  # no average of gradients that we know: call it
-        return probes.point, partial(_call, method, keywords)
-    accepted = set(signature(places).parameters) - {"x", "seed", "inner"}
-    own = {name: value for name, value in keywords.items() if name in accepted}
-    needed = {n for n in accepted if signature(places).parameters[n].default is Parameter.empty}
+    probe_function = next((p for known, p in PROBES.items() if known is method), None)
+    if probe_function is None:  # no average of gradients that we know: call it
+        _check_keywords(keywords, method, outer)
+        return _Inner(probes.point, partial(_call, method), keywords)
+    accepted = signature(probe_function).parameters
+    own = {n: v for n, v in keywords.items() if n in accepted and n not in ("x", "seed", "inner")}
+    needed = {n for n, p in accepted.items() if p.default is Parameter.empty} - {"x"}
     if missing := ", ".join(sorted(needed - set(own))):
         raise TypeError(
-            f"method: {method.__name__} needs {missing} here, and what the smoothing takes itself "
-            f"does not reach it; give it as functools.partial({method.__name__}, ...)"
+            f"method: the inner {method.__name__} has no {missing}; {outer.__name__} takes its "
+            f"{missing} for itself. Bind it: method=functools.partial(tl.{method.__name__}, "
+            f"{missing.split(', ')[0]}=...)"
         )
     # How the forward passes are packed is the outer method's business.
     rest = {k: v for k, v in keywords.items() if k not in {*own, "batch_size", "progress"}}
-    if "inner" not in signature(places).parameters:
-        if rest:
-            raise TypeError(f"method: {method.__name__} takes no {', '.join(sorted(rest))} here")
-        return (partial(places, **own) if own else places), gradients
-    inner, slope = _inside(rest.pop("method", gradient), rest)
-    return partial(places, **own, inner=inner), slope
+    if "inner" not in accepted:
+        _check_keywords(rest, probe_function, outer, method)
+        return _Inner(partial(probe_function, **own) if own else probe_function, gradients, {})
+    inner = _inside(rest.pop("method", gradient), rest, method)
+    return inner._replace(probes=partial(probe_function, **own, inner=inner.probes))
 
 
-def _call(method: Callable, keywords: dict, model: Callable, points: Tensor, target: Tensor):
+def _check_keywords(
+    keywords: dict, takes: Callable, outer: Callable, method: Callable | None = None
+) -> None:
+    """TypeError for a keyword that neither the method nor the smoothing takes."""
+    try:
+        accepted = signature(takes).parameters
+    except (TypeError, ValueError):  # a callable that does not say
+        return
+    if any(p.kind is Parameter.VAR_KEYWORD for p in accepted.values()):
+        return
+    method = method or takes
+    inner_name = getattr(method, "__name__", repr(method))
+    for name in keywords:
+        if name not in accepted or name in ("x", "seed", "inner"):
+            known = [*signature(outer).parameters, *signature(method).parameters]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            raise TypeError(
+                f"{name}: neither {outer.__name__} nor its method {inner_name} takes it"
+                + (f"; did you mean {near[0]}?" if near else "")
+            )
+
+
+def _call(method: Callable, model: Callable, points: Tensor, target: Tensor, **keywords: object):
     maps = method(model, points, target.to(points.device), **keywords)
     return checks.returned(maps, points.shape)

@@ -1,9 +1,9 @@
 """Grad-CAM: what a layer's channels say for the target, and where.
 
 Arguments and errors as in `attribution.py`. x: pictures (B, C, H, W). layer: a module of the model,
-or its dotted name, that runs once and returns maps (N, K, h, w), channels first. A name or layer
+or its dotted name, that runs once and returns maps (N, K, h, w), or (N, h, w, K). A name or layer
 that will not do is a TypeError or ValueError that says what could be meant. Where the model is a
-function, and under noise on the weights, give the layer itself.
+function, give the layer itself; under noise on the weights, which is put on a copy, its name.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from tutorial_lib import checks, layers, memory, receptive
-from tutorial_lib.backward import guided_backprop
-from tutorial_lib.chunks import Sizes
-from tutorial_lib.engine import accumulator, slope_at
-from tutorial_lib.precision import applied
+from tutorial_lib import checks
+from tutorial_lib.averaging.engine import gradient_at
+from tutorial_lib.averaging.model_check import examine
+from tutorial_lib.cam import layer_outputs, receptive_field
+from tutorial_lib.fast.passes import Passes
+from tutorial_lib.fast.precision_modes import precision_for
+from tutorial_lib.rules.rectifiers import guided_backprop
 
 UPSAMPLE = ("bilinear", "receptive_field")
+CHANNELS = ("first", "last")
 
 
 def grad_cam(
@@ -30,6 +33,7 @@ def grad_cam(
     *,
     layer: nn.Module | str,
     upsample: str | None = "bilinear",
+    channels: str | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -43,8 +47,12 @@ def grad_cam(
 
     upsample: "bilinear" (the paper) spreads the cells evenly over the picture.
         "receptive_field" draws each cell at the centre of its receptive field, as the model's
-        strides and padding have it (`receptive.centres`); a trained network may have learned to
+        strides and padding have it (`tl.receptive.centres`); a trained network may have learned to
         look elsewhere. None: (B, h, w) as it is.
+
+    channels: which dimension of the layer's output they are, "first" (N, K, h, w) or "last"
+        (N, h, w, K), as in Swin transformers. None tells them by the shape of the map, which has
+        the proportions of the picture, and is a ValueError where both or neither would fit.
 
     It has no channels, so it cannot be smoothed; `guided_grad_cam` can.
 
@@ -52,23 +60,29 @@ def grad_cam(
     torch.Size([1, 224, 224])
     """
     checks.model(model)
-    x, target, seed = layers.pictures(x), checks.target(target, x), checks.seed(seed)
+    x, target = layer_outputs.pictures(x), checks.target(target, x)
+    checks.seed(seed)
     if upsample is not None:
         checks.choice("upsample", upsample, UPSAMPLE)
-    sizes, module = Sizes(batch_size, model, x), layers.found(model, layer, x)
-    call, maps = partial(_coarse, model, module), []
+    if channels is not None:
+        checks.choice("channels", channels, CHANNELS)
+    passes, module = Passes(batch_size, x), layer_outputs.found(model, layer, x)
+    call, maps = partial(_cells, model, module, channels), []
     bar = tqdm(total=len(x), unit="gradient", disable=not progress)
-    with bar, applied(x.device), memory.kept(x.device):
-        for rows in sizes.of(len(x)):
-            maps.append(sizes.run(call, x[rows], target[rows]))
+    with bar, precision_for(x.device):
+        with torch.no_grad():
+            passes.rows = len(x) if examine(model, x).fixed_rows else passes.rows
+        for rows in passes.slices(len(x)):
+            maps.append(passes.run(call, x[rows], target[rows]))
             bar.update(rows.stop - rows.start)
-    cells = torch.cat(maps)
+    cells = torch.cat(maps)  # (B, h, w)
     checks.result(cells)
     cells = cells.relu()
     if upsample == "bilinear":
-        cells = F.interpolate(cells[:, None], x.shape[2:], mode="bilinear")[:, 0]
+        cells = F.interpolate(cells[:, None], x.shape[2:], mode="bilinear")[:, 0]  # (B, H, W)
     elif upsample:
-        cells = receptive.placed(cells, receptive.centres(model, x, module), x.shape[2:])
+        centres = receptive_field.centres(model, x, module)
+        cells = receptive_field.placed(cells, centres, x.shape[2:])
     return cells.to(x)
 
 
@@ -79,6 +93,7 @@ def guided_grad_cam(
     *,
     layer: nn.Module | str,
     upsample: str = "bilinear",
+    channels: str | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -86,27 +101,34 @@ def guided_grad_cam(
     """Guided backpropagation where Grad-CAM is: the shape of x, signed.
 
     A(x) = guided_backprop(x) * L, with L upsampled   (Selvaraju et al., 2017, Sec. 3.2).
-    layer, upsample: as in `grad_cam`.
+    layer, upsample, channels: as in `grad_cam`.
 
     >>> tl.guided_grad_cam(model, x, 285, layer="network.blocks.6")
     """
     checks.choice("upsample", upsample, UPSAMPLE)
     call = dict(batch_size=batch_size, seed=seed, progress=progress)
-    where = grad_cam(model, x, target, layer=layer, upsample=upsample, **call)
+    where = grad_cam(model, x, target, layer=layer, upsample=upsample, channels=channels, **call)
     return guided_backprop(model, x, target, **call) * where[:, None]
 
 
-def _coarse(model: Callable, module: nn.Module, points: Tensor, labels: Tensor) -> Tensor:
-    """The sum of Eq. 2 for one chunk, before it is cut at 0: (N, h, w)."""
-    with torch.inference_mode(False), torch.enable_grad(), layers.tapped(module, _leaf) as outputs:
-        scores = checks.scores(model(points.clone()), points, labels)
-        activation = layers.one_map(outputs, model, module, points)
-        slope = slope_at(activation, scores, labels.clone())
-    if slope is None:
-        raise layers.unused(model, module)
-    wide = accumulator(activation.dtype)
-    alpha = slope.to(wide).mean((2, 3), keepdim=True)
-    return (alpha * activation.detach().to(wide)).sum(1)
+def _cells(
+    model: Callable, module: nn.Module, channels: str | None, points: Tensor, target: Tensor
+) -> Tensor:
+    """The sum of Eq. 2 for one pass, before it is cut at 0: (N, h, w)."""
+    taps = layer_outputs.tapped(module, _leaf)
+    with torch.inference_mode(False), torch.enable_grad(), taps as outputs:
+        scores = checks.scores(model(points.clone()), points, target)
+        activation = layer_outputs.one_map(outputs, model, module, points)
+        gradient = gradient_at(activation, scores, target.clone())  # none of inference mode
+    if gradient is None:
+        raise layer_outputs.unused(model, module)
+    wide = checks.accumulator(activation.dtype)
+    maps = activation.detach().to(wide), gradient.to(wide)
+    if (channels or layer_outputs.channels(maps[0], model, module, points)) == "last":
+        maps = [map_.movedim(3, 1) for map_ in maps]
+    activation, gradient = maps  # (N, K, h, w)
+    alpha = gradient.mean((2, 3), keepdim=True)
+    return (alpha * activation).sum(1)
 
 
 def _leaf(output: Tensor) -> Tensor:

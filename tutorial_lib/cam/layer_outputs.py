@@ -1,6 +1,7 @@
 """Finding a layer of a model, and what it returns while the model runs."""
 
 import difflib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -9,17 +10,24 @@ from torch import Tensor, nn
 
 from tutorial_lib import checks
 
+# Layers of PyTorch whose output is (N, K, h, w), whatever its shape.
+CHANNELS_FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
+CHANNELS_FIRST += (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
 
 @contextmanager
 def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list]:
-    """A list that fills with what the module returns, each time that it runs.
+    """A list that fills with what the module returns, each time that it runs in this thread.
 
-    keep: from a map (N, K, h, w) to what is kept of it. The model goes on with a copy of that,
-    which it may write into.
+    keep: function of the layer's output, a map (N, K, h, w); its result is appended to the list,
+    and a copy of it, which the model may write into, replaces the output in the forward pass.
     """
     outputs = []
+    thread = threading.get_ident()
 
     def tap(_: nn.Module, inputs: tuple, output: object) -> Tensor | None:
+        if threading.get_ident() != thread:  # somebody else's pass over the same network
+            return None
         if not _is_map(output):
             outputs.append(output)
             return None
@@ -69,7 +77,10 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
     if len(outputs) == 1 and _is_map(outputs[0]) and len(outputs[0]) == len(x):
         return outputs[0]
     if not outputs:
-        problem = "does not run when the model does (in a scripted or traced model, none does)"
+        problem = (
+            "does not run when the model does (in a scripted or traced model, none does; of a copy "
+            "of the model, prepared or with noise on its weights, give the layer's dotted name)"
+        )
     elif len(outputs) > 1:
         problem = f"runs {len(outputs)} times, so it has no one output"
     else:
@@ -78,6 +89,31 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
             what = f"{tuple(outputs[0].shape)} of {outputs[0].dtype}"
         problem = f"returns {what}, expected floating-point numbers (N = {len(x)}, K, h, w)"
     raise ValueError(f"layer: {_called(model, module)} {problem}{_candidates(model, x)}")
+
+
+def channels(output: Tensor, model: Callable, module: nn.Module, x: Tensor) -> str:
+    """Where a layer's map has its channels, "first" or "last"; ValueError where nothing tells.
+
+    Its height and width are in about the proportion of the picture's, (N, C, H, W).
+    """
+    _, a, b, c = output.shape
+    if isinstance(module, CHANNELS_FIRST):
+        return "first"
+    first, last = _proportional((b, c), x.shape[2:]), _proportional((a, b), x.shape[2:])
+    if first != last:
+        return "first" if first else "last"
+    raise ValueError(
+        f"layer: {_called(model, module)} returns {tuple(output.shape)} for pictures of "
+        f"{x.shape[2]} x {x.shape[3]}, and its channels may be the second dimension or the last; "
+        "say which, channels='first' or channels='last'"
+    )
+
+
+def _proportional(size: tuple[int, int], picture: torch.Size) -> bool:
+    """Whether a map of this size shrinks both sides alike, up to a cell or a quarter."""
+    shares = [n / whole for n, whole in zip(size, picture, strict=True)]
+    cell = 1 / min(picture)
+    return max(shares) <= 1.5 and max(shares) - min(shares) <= max(cell, 0.25 * max(shares))
 
 
 def unused(model: Callable, module: nn.Module) -> ValueError:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutorial_lib import checks, layers
-from tutorial_lib.recorder import record
-from tutorial_lib.tape import Step, Tape
+from tutorial_lib import checks
+from tutorial_lib.cam import layer_outputs
+from tutorial_lib.rules.recorder import record
+from tutorial_lib.rules.tape import Step, Tape
 
 PADDING = ("constant_pad_nd", "reflection_pad2d", "replication_pad2d")
 WINDOWS = (*PADDING, "convolution", "max_pool2d_with_indices", "avg_pool2d")
@@ -34,15 +35,18 @@ def centres(model: Callable, x: Tensor, layer: nn.Module | str) -> tuple[tuple, 
     ((0.0, 32.0), (0.0, 32.0))
     """
     checks.model(model)
-    x = layers.pictures(x)[:1]
-    module = layers.found(model, layer, x)
-    with torch.inference_mode(False), layers.tapped(module, lambda output: output) as outputs:
+    x = layer_outputs.pictures(x)[:1]
+    module = layer_outputs.found(model, layer, x)
+    with (
+        torch.inference_mode(False),
+        layer_outputs.tapped(module, lambda output: output) as outputs,
+    ):
         tape = record(model, x.clone(), torch.zeros(1, dtype=torch.long))
-    output = layers.one_map(outputs, model, module, x)
+    output = layer_outputs.one_map(outputs, model, module, x)
     form = output.data_ptr(), output.shape, output.stride()
     same = [n for n, v in tape.values.items() if (v.data_ptr(), v.shape, v.stride()) == form]
     if not same:
-        raise layers.unused(model, module)
+        raise layer_outputs.unused(model, module)
     found, lost = {0: ((0.0, 1.0), (0.0, 1.0))}, []
     wanted = max(same)
     for step in tape.until(wanted).steps:

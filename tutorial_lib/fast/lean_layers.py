@@ -1,113 +1,79 @@
-"""Lean layers: the same numbers with fewer trips to memory, for gradients at the input and scores.
+"""Two layers that give the same numbers with fewer trips to memory.
 
-On a CPU the layers between the convolutions of a small network take as long as the convolutions,
-for they wait for memory. `prepare` gives a network these in their place. They work only inside
-`engine.gradients`, where nothing but the slope at the input is asked for, and in the metrics'
-forward passes; everywhere else (tapes, your own backward pass) they do what the layers do of which
-they are subclasses.
+The layers between the convolutions of a small network wait for memory and not for arithmetic
+(chapter 11). `prepare` gives a network these in the place of the layers of which they are
+subclasses; parameters and settings stay as they are.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+import sys
 
 import torch
-from timm.layers import Conv2dSame as TimmConv2dSame
-from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
-
-from tutorial_lib import packed
-from tutorial_lib.clip import clip_
-from tutorial_lib.convolve import convolve, few
-
-ON = ContextVar("lean layers", default=False)
+from torch.nn import functional as F
 
 
-@contextlib.contextmanager
-def layers() -> Iterator[None]:
-    """Inside, lean layers are lean."""
-    before = ON.set(True)
-    try:
-        yield
-    finally:
-        ON.reset(before)
+class _ClipInPlace(torch.autograd.Function):
+    """min(max(x, 0), 6), written over x. Its backward pass reads the output, not the input."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clamp_(0.0, 6.0)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.mark_dirty(*inputs)
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor) -> Tensor:
+        (output,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad_output, output, 0.0, 6.0)
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor) -> Tensor:
+        (output,) = ctx.saved_tensors
+        return tangent.mul_((output > 0) & (output < 6))
 
 
-def lean(model: nn.Module) -> nn.Module:
-    """Give a module its lean layers, in place. They hold the same parameters and settings."""
+class LeanReLU6(nn.ReLU6):
+    """ReLU6 that keeps its output for the backward pass; PyTorch's, in place, copies its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation, written over x, (...)."""
+        if not (self.inplace and torch.is_grad_enabled() and x.requires_grad) or x.is_leaf:
+            return super().forward(x)
+        return _ClipInPlace.apply(x)
+
+
+class LeanConv2dSame(nn.Conv2d):
+    """A convolution with TensorFlow's padding that does not copy its input.
+
+    Where TensorFlow puts one more zero behind x than before it, the kernel gets a zero in front:
+    the surplus zero of an even padding then meets a weight of 0 (eq-fast-even in chapter 11).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of x, (N, C, H, W)."""
+        sides = zip(x.shape[-2:], self.stride, self.kernel_size, strict=True)
+        zeros = [max((-(-size // s) - 1) * s + k - size, 0) for size, s, k in sides]
+        odd = [n % 2 for n in zeros]
+        weight = F.pad(self.weight, (odd[1], 0, odd[0], 0)) if any(odd) else self.weight
+        padding = [(n + 1) // 2 for n in zeros]
+        return F.conv2d(x, weight, self.bias, self.stride, padding, 1, self.groups)
+
+
+def make_lean(model: nn.Module) -> nn.Module:
+    """Replace the layers of a model that have a lean form, in place; the scores stay the same."""
+    timm_layers = sys.modules.get("timm.layers")  # a network of timm has imported it
     for module in model.modules():
         if type(module) is nn.ReLU6:
-            module.__class__ = ReLU6
-        elif type(module) is nn.Conv2d and _plain(module):
-            module.__class__ = Conv2d
-        elif (
-            type(module) is TimmConv2dSame
-            and _plain(module)
-            and (few(module) or module.groups == module.in_channels)
-        ):
-            module.__class__ = Conv2dSame
+            module.__class__ = LeanReLU6
+        elif timm_layers and type(module) is timm_layers.Conv2dSame and _plain(module):
+            module.__class__ = LeanConv2dSame
     return model
 
 
-def _on(x: Tensor) -> bool:
-    """On a CPU only, where it is measured to pay; not where torch.func or a compiler looks on."""
-    if torch.compiler.is_compiling() or not (ON.get() and x.device.type == "cpu"):
-        return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(x)
-
-
-def _plain(module: nn.Conv2d) -> bool:
-    """Whether its padding is zeros, of so many rows, and its kernel has no gaps."""
-    numbers = isinstance(module.padding, tuple) and module.padding_mode == "zeros"
-    return numbers and max(module.dilation) == 1
-
-
-class ReLU6(nn.ReLU6):
-    """min(max(x, 0), 6). PyTorch's own, in place, first copies the x that it overwrites."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The activation, over x if `inplace` says so; x itself if it is clipped already."""
-        if not (_on(x) and self.inplace and not x.is_leaf):
-            return super().forward(x)
-        if getattr(x, "clipped", False):
-            return x
-        store, maker = packed.STORE.get(), getattr(x, "maker", None)
-        if store and maker and not (x._version or self._forward_pre_hooks):
-            store.over[maker] += 1
-        return clip_(x)
-
-
-class Lean:
-    """A convolution whose weights can be packed (`convolve.py`)."""
-
-    clips = False  # whether an activation in place reads its output (see `prepare`)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The convolution, clipped where the first pass of the call has shown that it will be."""
-        if not (_on(x) and _plain(self)):
-            return super().forward(x)
-        store, watched = packed.STORE.get(), self._forward_hooks or self._backward_hooks
-        if store and store.open:
-            store.met[self] += 1
-        clips = self.clips and store is not None and self in store.clipped and not watched
-        y = convolve(x, self, clips)
-        y.maker = self
-        return y
-
-    def zeros(self, x: Tensor) -> tuple[Sequence, Sequence]:
-        """How many (rows, columns) it pads before x, and after it."""
-        return self.padding, self.padding
-
-
-class Conv2d(Lean, nn.Conv2d):
-    """A convolution."""
-
-
-class Conv2dSame(Lean, TimmConv2dSame):
-    """The same with TensorFlow's padding, which may have one more zero after x than before."""
-
-    def zeros(self, x: Tensor) -> tuple[Sequence, Sequence]:
-        """How many (rows, columns) it pads before x, and after it."""
-        sides = x.shape[-2:], self.kernel_size, self.stride, self.dilation
-        zeros = [get_same_padding(*side) for side in zip(*sides, strict=True)]
-        return [n // 2 for n in zeros], [n - n // 2 for n in zeros]
+def _plain(layer: nn.Conv2d) -> bool:
+    """Whether it pads with zeros and its kernel has no gaps."""
+    return layer.padding_mode == "zeros" and max(layer.dilation) == 1

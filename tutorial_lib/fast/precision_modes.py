@@ -1,6 +1,7 @@
 """How exactly the passes through the network are computed: an explicit choice."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -10,6 +11,7 @@ from tutorial_lib import checks
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 CHOSEN = ContextVar("precision", default="float32")
+_SWITCHES = threading.RLock()  # TF32 is switched for the process: one thread at a time
 
 
 @contextlib.contextmanager
@@ -26,8 +28,8 @@ def precision(name: str) -> Iterator[None]:
     Weights, noise and sums of gradients stay in the dtypes that they have; float64 networks are
     left alone, and so is an autocast of your own. DeepLIFT, LRP and guided backpropagation, whose
     rules compare numbers with 0 and with one another, and methods of your own that are smoothed,
-    run in float32. A thread of your own begins with float32. Raises ValueError for
-    another name, and when a method is called on a device that has no such precision.
+    run in float32. The choice belongs to the thread; a new thread starts with float32. Raises
+    ValueError for another name, and when a method is called on a device that has no such precision.
 
     >>> with tl.precision("bfloat16"):
     ...     tl.smoothgrad(model, x, 285, sigma=0.2)
@@ -41,7 +43,7 @@ def precision(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def applied(device: torch.device, *, exact: bool = False) -> Iterator[None]:
+def precision_for(device: torch.device, *, exact: bool = False) -> Iterator[None]:
     """The chosen precision, or float32 where `exact`, for passes on this device."""
     name = "float32" if exact else CHOSEN.get()
     if name == "tf32":
@@ -58,8 +60,13 @@ def applied(device: torch.device, *, exact: bool = False) -> Iterator[None]:
 def _tf32(wanted: bool) -> Iterator[None]:
     """Switch TF32 on or off for matrix products and convolutions, and then back.
 
-    The switches belong to the process: threads that call methods at once should choose alike.
+    The switches belong to the process, so threads on a GPU wait for one another.
     """
+    with _SWITCHES:
+        yield from _switched(wanted)
+
+
+def _switched(wanted: bool) -> Iterator[None]:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     name, value, switches = "allow_tf32", wanted, (matmul, cudnn)
     try:

@@ -1,18 +1,23 @@
 """The same function, faster: batch norm folded into the layers before it, channels last, frozen."""
 
 import copy
+import logging
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from tutorial_lib import checks, convolve, packed
-from tutorial_lib.lean import Lean, ReLU6, lean
-from tutorial_lib.lean import layers as lean_layers
-from tutorial_lib.precision import applied
+from tutorial_lib import checks
+from tutorial_lib.fast.lean_layers import make_lean
+from tutorial_lib.fast.precision_modes import precision_for
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# How a model learns a value of a tensor as a number of Python's, and may then branch on it.
+READS = {"__bool__", "__int__", "__float__", "__index__", "__array__", "item", "tolist", "numpy"}
+log = logging.getLogger(__name__)
 
 
 def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-4) -> nn.Module:
@@ -21,61 +26,64 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
     A batch norm that reads the output of a convolution or dense layer, in eval mode
     y -> s (y - m) + t with s = weight / sqrt(var + eps), moves into it: weight * s and
     (bias - m) s + t. Pictures are kept with channels last in memory, which CPU and GPU convolutions
-    prefer, and gradients at the input take fewer trips to memory (see `lean`). `load_model`
-    prepares what it loads. The caller's model is not touched.
+    prefer, and two layers take fewer trips to memory (see `lean_layers`). `load_model` prepares
+    what it loads. The caller's model is not touched.
 
-    x: one example input. Each of these steps is taken only if the scores on it stay equal to
-    `tolerance`, relative to the largest, and a gradient can be taken. Without x, noise of 224 x 224
-    is taken, with the channels of the first convolution.
+    Folding assumes that the same layers run for every input. It is left out for a model that
+    turns a value of its input into a number of Python's while it runs (`if mask.any():`), as such
+    a model may choose its layers by it.
+
+    x: one example input. Each of these steps is taken only if the scores on it, and on half of it,
+    its negative and 0, stay equal to `tolerance`, relative to the largest, and a gradient can be
+    taken; a step that is left out is logged, with the reason. Without x, noise of 224 x 224 is
+    taken, with the channels of the first convolution.
 
     Raises ValueError for a model in training mode, one that needs an x of another shape, and scores
     that are not finite; TypeError for one that is no nn.Module.
 
-    >>> fast = tl.models.prepare(torchvision.models.resnet50().eval())
+    >>> fast = tl.prepare(torchvision.models.resnet50().eval())
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     checks.model(model)
     checks.positive("tolerance", tolerance)
     with torch.inference_mode(False), torch.no_grad():
-        x, wanted = _example(model, x)
+        examples = _examples(model, x)
         best = copy.deepcopy(model).requires_grad_(False)
-        for step in (
-            partial(_fold_norms, x=x),
-            _channels_last,
-            lean,
-            partial(_leave_clipping, x=x),
-        ):
+        for step in (partial(_fold_norms, x=examples[0][0]), _channels_last, make_lean):
             changed = copy.deepcopy(best)
             step(changed)
-            if _agrees(changed, x, wanted, tolerance):
+            if _agrees(changed, examples, tolerance, step):
                 best = changed
     return best
 
 
-def _agrees(model: nn.Module, x: Tensor, wanted: Tensor, tolerance: float) -> bool:
-    """Whether the scores on x are the wanted ones and their gradient can be taken."""
-    try:
-        with applied(x.device, exact=True), lean_layers(), packed.kept(), torch.enable_grad():
-            for _ in range(1 + (x.dtype == torch.float32)):  # what one pass packs, the next uses
+def _agrees(model: nn.Module, examples: list, tolerance: float, step: Callable) -> bool:
+    """Whether the scores on the examples are the wanted ones and their gradient can be taken."""
+    name = getattr(step, "func", step).__name__
+    for x, wanted in examples:
+        try:
+            with precision_for(x.device, exact=True), torch.enable_grad():
                 start = x.clone().requires_grad_()
                 scores = model(start * 1)
                 torch.autograd.grad(scores.sum(), start)
-                convolve.passed()
-                if not (scores - wanted).abs().max() <= tolerance * wanted.abs().max():
-                    return False
-    except RuntimeError:  # for example a view() that channels last forbid
-        return False
+        except RuntimeError as error:  # for example a view() that channels last forbid
+            log.info("prepare leaves out %s: %s", name, error)
+            return False
+        error = (scores - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30)
+        if not error <= tolerance:
+            log.info("prepare leaves out %s: it changes the scores by %.1e", name, error)
+            return False
     return True
 
 
-def _example(model: nn.Module, x: Tensor | None) -> tuple[Tensor, Tensor]:
-    """An input and the model's scores on it."""
+def _examples(model: nn.Module, x: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    """Inputs and the model's scores on them: the one that is given, and others like it."""
     given = x is not None
     x = checks.pictures(x) if given else _noise(model)
     try:
-        with applied(x.device, exact=True):
-            wanted = model(x.clone())
+        with precision_for(x.device, exact=True):
+            found = [(z, model(z.clone())) for z in (x, x / 2, -x, torch.zeros_like(x))]
     except Exception as error:  # whatever the model says of a shape that it does not take
         if given:
             raise
@@ -83,9 +91,10 @@ def _example(model: nn.Module, x: Tensor | None) -> tuple[Tensor, Tensor]:
             f"x: none was given, and the model does not take noise of shape {tuple(x.shape)} "
             f"({type(error).__name__}: {error}); give an example input"
         ) from error
+    wanted = found[0][1]
     if not isinstance(wanted, Tensor) or not bool(wanted.isfinite().all()):
         raise ValueError("model: expected a tensor of finite scores of the example input")
-    return x, wanted
+    return [(z, scores) for z, scores in found if bool(scores.isfinite().all())]
 
 
 def _noise(model: nn.Module) -> Tensor:
@@ -96,11 +105,6 @@ def _noise(model: nn.Module) -> Tensor:
     return torch.randn(1, first.in_channels, 224, 224, generator=rng).to(first.weight)
 
 
-def _fold_norms(model: nn.Module, x: Tensor) -> None:
-    for layer, norm_name in _foldable(model, x):
-        _fold(model, layer, norm_name)
-
-
 def _channels_last(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d) and "weight" in layer._parameters:
@@ -108,55 +112,61 @@ def _channels_last(model: nn.Module) -> None:
             weight.data = weight.contiguous(memory_format=torch.channels_last)
 
 
-def _leave_clipping(model: nn.Module, x: Tensor) -> None:
-    """Mark convolutions whose output an activation clips in place, where that can be tried."""
-    for layer, act in _pairs(model, x, Lean, ReLU6):
-        layer.clips = act.inplace and x.dtype == torch.float32 and x.device.type == "cpu"
+class _ValuesRead(TorchFunctionMode):
+    """Notes whether a value of a tensor becomes a number of Python's."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = False
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.found |= getattr(function, "__name__", "") in READS
+        return function(*args, **(kwargs or {}))
 
 
-def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, str]]:
-    """Pairs (layer, name of the batch norm that reads its output), each run once."""
+def _fold_norms(model: nn.Module, x: Tensor) -> None:
     names = {module: name for name, module in model.named_modules()}
-    pairs = _pairs(model, x, LAYERS, NORMS)
-    fixed = [(layer, norm) for layer, norm in pairs if norm.running_var is not None]
-    return [(layer, names[norm]) for layer, norm in fixed if _own_weight(layer, norm)]
+    for layer, norm in _foldable(model, x):
+        dense = isinstance(layer, nn.Linear)
+        fuse = nn.utils.fuse_linear_bn_eval if dense else nn.utils.fuse_conv_bn_eval
+        fused = fuse(layer, norm)
+        layer.weight, layer.bias = (p.requires_grad_(False) for p in (fused.weight, fused.bias))
+        parent, _, child = names[norm].rpartition(".")
+        # timm's batch norm holds the activation that follows it.
+        after = getattr(norm, "act", nn.Identity().eval())
+        setattr(model.get_submodule(parent), child, after)
 
 
-def _pairs(model: nn.Module, x: Tensor, makers: tuple, readers: tuple) -> list[tuple]:
-    """Pairs (maker, reader of its output) of such modules, each run once."""
+def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """Pairs (layer, batch norm that reads its output), each run once and whatever x is."""
     runs: dict[nn.Module, int] = {}
-    made: list[tuple[Tensor, nn.Module]] = []
+    outputs: list[tuple[Tensor, nn.Module]] = []
     pairs = []
 
     def watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         runs[module] = runs.get(module, 0) + 1
-        if isinstance(module, makers):
-            made.append((output, module))
+        if isinstance(module, LAYERS):
+            outputs.append((output, module))
         else:
-            pairs.extend((maker, module) for result, maker in made if result is inputs[0])
+            pairs.extend((layer, module) for made, layer in outputs if made is inputs[0])
 
-    watched = [m for m in model.modules() if isinstance(m, (makers, readers))]
+    watched = [m for m in model.modules() if isinstance(m, (*LAYERS, *NORMS))]
     hooks = [m.register_forward_hook(watch) for m in watched]
     try:
-        model(x.clone())
+        with _ValuesRead() as values:
+            model(x.clone())
     finally:
         for hook in hooks:
             hook.remove()
-    return [(maker, reader) for maker, reader in pairs if runs[maker] == runs[reader] == 1]
+    if values.found:
+        log.info("prepare leaves batch norms: the model reads values of its input")
+        return []
+    once = [(layer, norm) for layer, norm in pairs if runs[layer] == runs[norm] == 1]
+    return [pair for pair in once if _fits(*pair)]
 
 
-def _own_weight(layer: nn.Module, norm: nn.Module) -> bool:
-    """Whether the layer has a plain weight (no parametrization) with a row for each channel."""
-    weight = layer._parameters.get("weight")
-    return weight is not None and len(weight) == norm.num_features
-
-
-def _fold(model: nn.Module, layer: nn.Module, norm_name: str) -> None:
-    norm = model.get_submodule(norm_name)
-    dense = isinstance(layer, nn.Linear)
-    fuse = nn.utils.fuse_linear_bn_eval if dense else nn.utils.fuse_conv_bn_eval
-    fused = fuse(layer, norm)
-    layer.weight, layer.bias = (p.requires_grad_(False) for p in (fused.weight, fused.bias))
-    parent, _, child = norm_name.rpartition(".")
-    # timm's batch norm holds the activation that follows it.
-    setattr(model.get_submodule(parent), child, getattr(norm, "act", nn.Identity().eval()))
+def _fits(layer: nn.Module, norm: nn.Module) -> bool:
+    """Whether the norm is fixed and the layer has a plain weight, a row for each channel."""
+    weight = layer._parameters.get("weight")  # None where it is parametrized
+    fixed = norm.running_var is not None
+    return fixed and weight is not None and len(weight) == norm.num_features

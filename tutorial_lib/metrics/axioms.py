@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib import checks
-from tutorial_lib.precision import applied
+from tutorial_lib.fast.precision_modes import precision_for
 
 
 def completeness_gap(
@@ -36,9 +36,10 @@ def completeness_gap(
             f"attribution: expected floats of the shape of x, {tuple(x.shape)}, got {kind} {shape}"
         )
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
-    with torch.no_grad(), applied(x.device):
+    with torch.no_grad(), precision_for(x.device):
         scores, scores_start = (
-            checks.scores(model(z), z, index).gather(1, index).double()[:, 0] for z in (x, start)
+            checks.scores(model(z.clone()), z, index).gather(1, index).double()[:, 0]
+            for z in (x, start)
         )
     return attribution.detach().to(x.device).double().flatten(1).sum(1) - (scores - scores_start)
 

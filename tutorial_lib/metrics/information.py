@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from scipy.interpolate import griddata
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
-from tutorial_lib.chunks import Sizes, forward
+from tutorial_lib.averaging.model_check import examine
+from tutorial_lib.fast.passes import Passes
+from tutorial_lib.fast.precision_modes import precision_for
 
 ZHOU = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # shares of pixels revealed by Zhou et al.'s program
 
@@ -77,7 +78,9 @@ def information_curve(
     checks.choice("kind", kind, ("sic", "aic"))
     shares = [checks.fraction("thresholds", t) for t in thresholds]
     known = _known(mask, x, checks.fraction("fraction", fraction), checks.seed(seed))
-    sizes, points = Sizes(batch_size, model, x, "scores"), checks.count("points", points, least=2)
+    passes, points = Passes(batch_size, x), checks.count("points", points, least=2)
+    with torch.no_grad(), precision_for(x.device):
+        examine(model, x)
     black, white = (side.expand_as(x) for side in (lower, upper))
     pixels = ((x - black) / (white - black) * 255).round().clamp(0, 255).byte()
     pixels = pixels.permute(0, 2, 3, 1).cpu().numpy()
@@ -94,7 +97,7 @@ def information_curve(
         stages = [blurred, *revealed, pixels[i]]
         z = torch.from_numpy(np.stack(stages)).permute(0, 3, 1, 2).to(x) / 255
         z = black[i] + (white[i] - black[i]) * z
-        scores = _performance(model, z, target[i : i + 1], kind, sizes)
+        scores = _performance(model, z, target[i : i + 1], kind, passes)
         curves.append(_curve([low, *map(size, revealed), high], scores, points))
     performance = torch.from_numpy(np.stack(curves))
     information = torch.linspace(0, 1, points, dtype=torch.float64)
@@ -110,9 +113,10 @@ def fill(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
     if known.all():
         return picture
+    interpolate = checks.extra("scipy.interpolate", "metrics")
     here, there = np.argwhere(known), np.argwhere(~known)
     filled = picture.copy()
-    values = griddata(here, picture[known].astype(float), there, method="linear")
+    values = interpolate.griddata(here, picture[known].astype(float), there, method="linear")
     filled[~known] = np.round(values).astype(np.uint8)
     return filled
 
@@ -140,15 +144,17 @@ def _known(mask: Tensor | None, x: Tensor, fraction: float, seed: int) -> np.nda
     return mask.cpu().numpy().reshape(-1, h, w).repeat(len(x) if mask.ndim == 2 else 1, axis=0)
 
 
-def _performance(model: Callable, z: Tensor, target: Tensor, kind: str, sizes: Sizes) -> np.ndarray:
+def _performance(
+    model: Callable, z: Tensor, target: Tensor, kind: str, passes: Passes
+) -> np.ndarray:
     def score(part: Tensor, labels: Tensor) -> Tensor:
-        given = checks.scores(model(part), part, labels).double()
+        given = checks.scores(model(part.clone()), part, labels).double()
         right = given.argmax(1) == int(target)
         return given.softmax(1)[:, int(target)] if kind == "sic" else right.double()
 
-    with forward(z.device, len(z)):
+    with torch.no_grad(), precision_for(z.device):
         labels = target.expand(len(z))
-        scores = [sizes.run(score, z[rows], labels[rows]) for rows in sizes.of(len(z))]
+        scores = [passes.run(score, z[rows], labels[rows]) for rows in passes.slices(len(z))]
     return torch.cat(scores).cpu().numpy()
 
 

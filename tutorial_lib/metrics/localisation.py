@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tutorial_lib import checks
-from tutorial_lib.maps import heatmap, normalize
+from tutorial_lib.heatmaps import heatmap, normalize
 
 
 def tile(pictures: Tensor) -> Tensor:

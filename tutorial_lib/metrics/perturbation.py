@@ -7,7 +7,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
-from tutorial_lib.chunks import Sizes, forward
+from tutorial_lib.averaging.model_check import examine
+from tutorial_lib.fast.passes import Passes
+from tutorial_lib.fast.precision_modes import precision_for
 from tutorial_lib.metrics.total_variation import area
 
 LEAST_SCORE = 1e-6  # below it, dividing by the first score says nothing
@@ -96,17 +98,18 @@ def perturbation_curve(
             f"{tuple(heatmap.shape)}"
         )
     windows = salient_regions(heatmap.to(x.device), size, count)
-    sizes, seed = Sizes(batch_size, model, x, "scores"), checks.seed(seed)
-    rng = torch.Generator(device=x.device).manual_seed(seed)
+    passes = Passes(batch_size, x)
+    rng = torch.Generator(device=x.device).manual_seed(checks.seed(seed))
     x, lower, upper = x.clone(), lower.expand_as(x), upper.expand_as(x)
 
     def score(points: Tensor, labels: Tensor) -> Tensor:
-        given = checks.scores(model(points), points, labels)
+        given = checks.scores(model(points.clone()), points, labels)
         given = given.double().softmax(1) if softmax else given.double()
         return given.gather(1, labels.to(given.device, non_blocking=True)[:, None])[:, 0]
 
-    with forward(x.device, len(x) * (1 + count * draws)):
-        first = [sizes.run(score, x[rows], target[rows]) for rows in sizes.of(len(x))]
+    with torch.no_grad(), precision_for(x.device):
+        passes.rows = len(x) if examine(model, x).fixed_rows else passes.rows
+        first = [passes.run(score, x[rows], target[rows]) for rows in passes.slices(len(x))]
         curve = [torch.cat(first)]
         _check_first(curve[0])
         for k in tqdm(range(count), unit="window", disable=not progress):
@@ -117,13 +120,13 @@ def perturbation_curve(
             ]
             fills = [lower[p] + (upper[p] - lower[p]) * u for p in places]
             scores = []
-            for rows in sizes.of(len(x) * draws):
+            for rows in passes.slices(len(x) * draws):
                 chunk = torch.arange(rows.start, rows.stop)
                 pictures, draw = chunk // draws, chunk % draws
                 points = x[pictures.to(x.device, non_blocking=True)]
                 for j, (i, d) in enumerate(zip(pictures.tolist(), draw.tolist(), strict=True)):
                     points[j][places[i][1:]] = fills[i][d]
-                scores.append(sizes.run(score, points, target[pictures]))
+                scores.append(passes.run(score, points, target[pictures]))
             scores = torch.cat(scores).view(len(x), draws)
             curve.append(scores.mean(1))
             order = scores.argsort(dim=1, stable=True)

@@ -9,10 +9,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
-from tutorial_lib.engine import accumulator
-from tutorial_lib.metrics import correlation
-from tutorial_lib.probes import spawn
-from tutorial_lib.smoothing import smoothgrad
+from tutorial_lib.averaging.seeded_noise import child_seed
+from tutorial_lib.averaging.smoothing import smoothgrad
+from tutorial_lib.metrics.agreement import correlation
 
 
 class Sampled(NamedTuple):
@@ -57,7 +56,7 @@ def reliability(
     """
     seed = checks.seed(seed)
     call = dict(batch_size=batch_size, progress=progress, **keywords)
-    first, second = (method(model, x, target, seed=spawn(seed, k), **call) for k in (0, 1))
+    first, second = (method(model, x, target, seed=child_seed(seed, k), **call) for k in (0, 1))
     return _agreement(view, first, second)
 
 
@@ -107,7 +106,7 @@ def sample_until(
     with tqdm(total=max_rounds, unit="round", disable=not progress) as bar:
         try:
             for k in range(max_rounds // 2 * 2):
-                call = dict(batch_size=batch_size, seed=spawn(seed, k), **keywords)
+                call = dict(batch_size=batch_size, seed=child_seed(seed, k), **keywords)
                 rounds.add(method(model, x, target, **call))
                 bar.update()
                 if rounds.count % 2 == 0 and rounds.reached(reliability, standard_error):
@@ -129,7 +128,7 @@ class _Rounds:
 
     def __init__(self, x: Tensor, view: Callable | None):
         self.view, self.count, self.history = view, 0, []
-        self.half = [torch.zeros_like(x, dtype=accumulator(x.dtype)) for _ in range(2)]
+        self.half = [torch.zeros_like(x, dtype=checks.accumulator(x.dtype)) for _ in range(2)]
         self.squares = torch.zeros_like(self.half[0])
 
     def add(self, one: Tensor) -> None:

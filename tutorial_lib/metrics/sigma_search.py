@@ -9,10 +9,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
-from tutorial_lib.attribution import smooth_taylor
-from tutorial_lib.maps import heatmap
-from tutorial_lib.metrics import aupc, autvc
-from tutorial_lib.probes import spawn
+from tutorial_lib.averaging.methods import smooth_taylor
+from tutorial_lib.averaging.seeded_noise import child_seed
+from tutorial_lib.fast.passes import Passes
+from tutorial_lib.heatmaps import heatmap
+from tutorial_lib.metrics.perturbation import aupc
+from tutorial_lib.metrics.total_variation import autvc
 
 PLUS, MINUS = 1, 2  # the two sides of the search
 
@@ -82,7 +84,7 @@ def adaptive_noise(
     checks.count("max_stop", max_stop, least=0)
     checks.positive("learning_rate", learning_rate)
     checks.positive("decay", decay, most=1)
-    batch_size, seed = checks.batch_size(batch_size, x), checks.seed(seed)
+    batch_size, seed = Passes(batch_size, x).rows, checks.seed(seed)
     if metric is not None and objective != "aupc":
         raise ValueError("metric: give an objective or a metric, got both")
     if callable(objective):
@@ -93,7 +95,7 @@ def adaptive_noise(
     evaluate = _Evaluations(ask, "objective" if metric is None else "metric")
 
     def noise(i: int, side: int) -> int:
-        return seed if common_noise else spawn(seed, i, side)
+        return seed if common_noise else child_seed(seed, i, side)
 
     start = x.abs().flatten(1).mean(1, dtype=torch.float64).cpu()
     with tqdm(total=max_iterations, unit="iteration", disable=not progress) as bar:

@@ -4,11 +4,10 @@ import math
 from functools import lru_cache
 
 import torch
-from scipy.integrate import simpson
 from torch import Tensor
 
 from tutorial_lib import checks
-from tutorial_lib.maps import normalize
+from tutorial_lib.heatmaps import normalize
 
 ORDERS = ("paper", "code")
 
@@ -85,6 +84,7 @@ def autvc(
 
 def area(curve: Tensor) -> Tensor:
     """Simpson's rule with unit steps, as scipy has it: (B, points) -> (B,)."""
+    simpson = checks.extra("scipy.integrate", "metrics").simpson
     weights = simpson(torch.eye(curve.shape[1], dtype=torch.float64).numpy(), dx=1.0)
     return curve @ torch.from_numpy(weights).to(curve)
 

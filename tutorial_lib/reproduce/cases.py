@@ -7,11 +7,11 @@ from functools import cache, cached_property
 
 from torch import Tensor, nn
 
-from tutorial_lib import noise
-from tutorial_lib.adaptive import adaptive_noise
-from tutorial_lib.attribution import smooth_taylor
-from tutorial_lib.maps import heatmap
+from tutorial_lib.averaging import noise
+from tutorial_lib.averaging.methods import smooth_taylor
+from tutorial_lib.heatmaps import heatmap
 from tutorial_lib.metrics import autvc, perturbation_curve
+from tutorial_lib.metrics.sigma_search import adaptive_noise
 from tutorial_lib.metrics.total_variation import area
 from tutorial_lib.reproduce.rows import SEARCH, attributed
 

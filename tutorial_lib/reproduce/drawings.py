@@ -8,13 +8,13 @@ import pandas
 import torch
 from matplotlib.figure import Figure
 
-from tutorial_lib.maps import saliency_map
-from tutorial_lib.plots import lines, picture_grid
+from tutorial_lib.heatmaps import saliency_map
 from tutorial_lib.reproduce.config import Config
 from tutorial_lib.reproduce.measures import POINTS
 from tutorial_lib.reproduce.runner import map_path
 from tutorial_lib.reproduce.store import replace
 from tutorial_lib.reproduce.tables import summary
+from tutorial_lib.show.plots import lines, picture_grid
 
 MOST = 12  # pictures in a figure of maps
 AXES = {"aupc": ("windows replaced", "score, first = 1"), "autvc": ("level of the pyramid", "ATV")}

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import torch
 
-from tutorial_lib import metrics, noise
-from tutorial_lib.maps import saliency_map
+from tutorial_lib import metrics
+from tutorial_lib.averaging import noise
+from tutorial_lib.heatmaps import saliency_map
 from tutorial_lib.metrics.total_variation import area
 from tutorial_lib.reproduce.cases import WINDOWS, Case, DigitCase
 from tutorial_lib.reproduce.rows import keywords

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tutorial_lib.data import list_images, load_image
-from tutorial_lib.mnist import load_mnist
+from tutorial_lib.networks.digits import load_mnist
+from tutorial_lib.pictures import list_images, load_image
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 

@@ -7,16 +7,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tutorial_lib import noise
-from tutorial_lib.attribution import (
+from tutorial_lib.averaging import noise
+from tutorial_lib.averaging.methods import (
     gradient,
     gradient_x_input,
     integrated_gradients,
     smooth_taylor,
 )
-from tutorial_lib.backward import deconvnet, guided_backprop, lrp
-from tutorial_lib.deeplift import deeplift
-from tutorial_lib.smoothing import adaptgrad, fusiongrad, noisegrad, smoothgrad
+from tutorial_lib.averaging.smoothing import adaptgrad, fusiongrad, noisegrad, smoothgrad
+from tutorial_lib.rules.deeplift_contributions import deeplift
+from tutorial_lib.rules.rectifiers import deconvnet, guided_backprop
+from tutorial_lib.rules.relevance_propagation import lrp
 
 KNOWN = (gradient, gradient_x_input, integrated_gradients, smooth_taylor, smoothgrad, adaptgrad)
 KNOWN += (noisegrad, fusiongrad, deeplift, lrp, guided_backprop, deconvnet)

@@ -20,7 +20,7 @@ import torch
 from torch.backends import cudnn
 from tqdm.auto import tqdm
 
-from tutorial_lib.noise import IMAGENET_BOUNDS
+from tutorial_lib.averaging.noise import IMAGENET_BOUNDS
 from tutorial_lib.reproduce import store
 from tutorial_lib.reproduce.cases import seed_of
 from tutorial_lib.reproduce.config import Config, load_config

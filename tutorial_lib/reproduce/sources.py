@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutorial_lib import mnist
-from tutorial_lib.models import load_model
+from tutorial_lib.networks import digits as mnist
+from tutorial_lib.networks.pretrained import load_model
 from tutorial_lib.reproduce.cases import Case, DigitCase, seed_of
 from tutorial_lib.reproduce.config import Config
 from tutorial_lib.reproduce.pictures import digits, find, open_picture

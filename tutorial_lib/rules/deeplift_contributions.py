@@ -7,16 +7,20 @@ import difflib
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
-import pandas
 import torch
 from torch import Tensor, nn
 
-from tutorial_lib import checks, probes
-from tutorial_lib.engine import average
-from tutorial_lib.linear import DENSE
-from tutorial_lib.multipliers import Explanation, Multipliers
-from tutorial_lib.precision import applied
+from tutorial_lib import checks
+from tutorial_lib.averaging import probes
+from tutorial_lib.averaging.engine import average
+from tutorial_lib.fast.precision_modes import precision_for
+from tutorial_lib.rules.deeplift_multipliers import Explanation, Multipliers
+from tutorial_lib.rules.linear_steps import DENSE
+
+if TYPE_CHECKING:
+    import pandas
 
 RULES = ("rescale", "reveal_cancel", "genomics")
 
@@ -54,7 +58,7 @@ def deeplift(
     normalize: subtract the mean of the contributions to all classes (Sec. 3.6, for softmax).
     If the last operation is softmax, log_softmax or sigmoid, f is the logit before it.
     Cost on a CPU: 1.5 to 3 gradients a picture for rescale, 3 to 8 for reveal_cancel, more where
-    layers are thin (tests/benchmarks/backward.py measures). Memory: all activations of
+    layers are thin (benchmarks/backward.py measures). Memory: all activations of
     the 2 forward passes of batch_size pictures, and as much again for reveal_cancel.
 
     Raises ValueError or TypeError that names the argument at fault; NotImplementedError that names
@@ -67,11 +71,19 @@ def deeplift(
     rules = _rules(model, rule)
     checks.flag("normalize", normalize)
 
-    def slope(network: Callable, pairs: Tensor, labels: Tensor) -> Tensor:
-        return Explanation(network, *pairs.unbind(1), labels, rules, normalize).multipliers()
+    def multipliers(network: Callable, pairs: Tensor, target: Tensor) -> Tensor:
+        return Explanation(network, *pairs.unbind(1), target, rules, normalize).multipliers()
 
-    places = partial(probes.pair, baseline=baseline, seed=seed)
-    return average(model, x, target, places, batch_size=batch_size, progress=progress, slope=slope)
+    probe_function = partial(probes.pair, baseline=baseline, seed=seed)
+    return average(
+        model,
+        x,
+        target,
+        probe_function,
+        batch_size=batch_size,
+        progress=progress,
+        gradient_of=multipliers,
+    )
 
 
 def deeplift_trace(
@@ -82,7 +94,7 @@ def deeplift_trace(
     baseline: float | Tensor = 0.0,
     rule: str | Mapping[nn.Module | str, str] = "rescale",
     normalize: bool = False,
-) -> pandas.DataFrame:
+) -> "pandas.DataFrame":
     """Every step of `deeplift` on one picture, a row for each unit, for networks that fit the eye.
 
     Columns: operation, module, unit, reference, value, D, D+, D-, m+, m-, contribution
@@ -91,6 +103,7 @@ def deeplift_trace(
 
     >>> tl.deeplift_trace(f, torch.tensor([[3.0, 1.0]]), 0, rule="reveal_cancel")
     """
+    concat = checks.extra("pandas", "show").concat
     checks.model(model)
     x = checks.pictures(x)
     if len(x) != 1:
@@ -98,28 +111,31 @@ def deeplift_trace(
     target = checks.target(target, x)
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
     checks.flag("normalize", normalize)
-    with torch.inference_mode(False), torch.no_grad(), applied(x.device, exact=True):
-        told = Explanation(model, x, start, target, _rules(model, rule), normalize, parts=True)
-        units = sum(v.numel() for v in told.at.values.values())
+    with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=True):
+        explanation = Explanation(
+            model, x, start, target, _rules(model, rule), normalize, parts=True
+        )
+        units = sum(v.numel() for v in explanation.at.values.values())
         if units > 1000:
             raise ValueError(f"model: expected at most 1000 units to write down, it has {units}")
-        tables = [_table(told, i, up) for i, up in told.walk_back()]
-    return pandas.concat(tables[::-1])
+        tables = [_table(explanation, i, up) for i, up in explanation.walk_back()]
+    return concat(tables[::-1])
 
 
-def _table(told: Explanation, i: int, up: Multipliers) -> pandas.DataFrame:
+def _table(explanation: Explanation, i: int, up: Multipliers) -> "pandas.DataFrame":
     """One value of a single picture with its multipliers, a row for each unit."""
-    step, d, s = told.maker.get(i), told.difference(i), told.sizes[i]
+    frame = checks.extra("pandas", "show").DataFrame
+    step, d, s = explanation.maker.get(i), explanation.difference(i), explanation.sizes[i]
     columns = {
-        "reference": told.start.values[i],
-        "value": told.at.values[i],
+        "reference": explanation.start.values[i],
+        "value": explanation.at.values[i],
         "D": d,
         "D+": (d + s) / 2,
         "D-": (d - s) / 2,
         "m+": up.mu if up.delta is None else up.mu + up.delta,
         "m-": up.mu if up.delta is None else up.mu - up.delta,
     }
-    rows = pandas.DataFrame({name: v.flatten().tolist() for name, v in columns.items()})
+    rows = frame({name: v.flatten().tolist() for name, v in columns.items()})
     rows["contribution"] = rows["D+"] * rows["m+"] + rows["D-"] * rows["m-"]
     places = itertools.product(*map(range, d.shape[1:]))
     rows.insert(0, "unit", [", ".join(map(str, place)) for place in places])

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutorial_lib.linear import ACTIVATIONS, DENSE, SHAPES, Linear, linear
-from tutorial_lib.recorder import record
-from tutorial_lib.tape import Step, leaves, no_rule, one_hot, pulled, walk_back
+from tutorial_lib.rules.linear_steps import ACTIVATIONS, DENSE, SHAPES, Linear, linear
+from tutorial_lib.rules.recorder import record
+from tutorial_lib.rules.tape import Step, leaves, no_rule, one_hot, pulled, walk_back
 
 NEAR = 1e-7  # a difference below it has no quotient
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tutorial_lib.tape import Slot, Step, pulled
+from tutorial_lib.rules.tape import Slot, Step, pulled
 
 aten = torch.ops.aten
 # Each output is one input value, or a sum or mean of some: all coefficients are positive.

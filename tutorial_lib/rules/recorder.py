@@ -5,20 +5,24 @@ PyTorch reports the operations of a forward pass under one basic name each: `F.r
 never touched.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutorial_lib import checks
-from tutorial_lib.tape import Slot, Step, Tape, leaves, mapped
+from tutorial_lib.rules.tape import Slot, Step, Tape, leaves, mapped
 
 HIDDEN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+# Operations for whole layers, which no rule can open.
+LAYERS = {"mkldnn_rnn_layer", "lstm", "gru", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"}
+_SWITCH = threading.RLock()  # the fast path of attention is switched for the process
 NO_VALUES = {"_local_scalar_dense", "is_nonzero"}  # what comes out is a number for Python
 
 
@@ -33,7 +37,7 @@ def record(model: Callable, x: Tensor, target: Tensor) -> Tape:
     if isinstance(model, nn.Module):
         names = {m: name or type(m).__name__ for name, m in model.named_modules()}
     recorder = _Recorder(names)
-    with torch.no_grad(), recorder.watching():
+    with torch.no_grad(), _attention_in_steps(), _watching(names, recorder.running):
         x = x.detach().clone()  # the model may write into it
         recorder.track(x)
         with recorder:
@@ -73,21 +77,24 @@ class _Recorder(TorchDispatchMode):
         self.alive.append(tensor)
         return number
 
-    def watching(self) -> "_Watch":
-        """A context in which the modules that run are known."""
-        return _Watch(self.running)
-
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = [a for a in leaves((args, kwargs)) if isinstance(a, Tensor)]
         name = op._schema.name.split("::")[1]
         for tensor in tensors:
             self.check_fresh(name, tensor)
-        if op._schema.is_mutable and _memory(args[0]) in self.constants:
+        written = op._schema.is_mutable and [*args[:1], kwargs.get("out")]
+        if written and any(_memory(t) in self.constants for t in written if _is_tensor(t)):
             raise self._unfollowed(name)
         shape_only = name.endswith("_like") or name.startswith("new_") or name in NO_VALUES
         if shape_only or not any(id(t) in self.number for t in tensors):
             return op(*args, **kwargs)
+        if name in LAYERS:
+            raise NotImplementedError(
+                f"model: {name} at {self._where()} is a whole recurrent layer in one operation, "
+                "and no rule opens it. Gradient methods explain it (tl.integrated_gradients); for "
+                "DeepLIFT and LRP write the layer step by step, from nn.Linear, sigmoid and tanh"
+            )
         if name == "as_strided_":  # only a note on memory layout where no value changes
             before = args[0].clone()
             if torch.equal(op(*args, **kwargs), before):
@@ -156,27 +163,41 @@ class _Recorder(TorchDispatchMode):
         return next((self.names[m] for m in reversed(self.running) if m in self.names), "")
 
 
-class _Watch:
-    """Keeps the stack of running modules, by PyTorch's hooks for all modules."""
+@contextlib.contextmanager
+def _watching(modules: dict[nn.Module, str], running: list[nn.Module]) -> Iterator[None]:
+    """Inside, `running` is the stack of the model's modules that run, in this thread."""
+    thread = threading.get_ident()
 
-    def __init__(self, running: list[nn.Module]):
-        self.running = running
+    def begins(module: nn.Module, _: object) -> None:
+        if threading.get_ident() == thread:
+            running.append(module)
 
-    def __enter__(self) -> None:
-        self.handles = [
-            hooks.register_module_forward_pre_hook(lambda m, _: self.running.append(m)),
-            hooks.register_module_forward_hook(self._ended, always_call=True),
-        ]
-        self.fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # one operation that has no derivative
+    def ends(module: nn.Module, inputs: object, output: object) -> None:
+        if threading.get_ident() == thread:
+            running.pop()
 
-    def __exit__(self, *error: object) -> None:
-        torch.backends.mha.set_fastpath_enabled(self.fast)
-        for handle in self.handles:
-            handle.remove()
+    with contextlib.ExitStack() as handles:
+        for module in modules:
+            if not isinstance(module, torch.jit.ScriptModule):  # its parts call no hooks
+                handles.callback(module.register_forward_pre_hook(begins).remove)
+                handles.callback(module.register_forward_hook(ends, always_call=True).remove)
+        yield
 
-    def _ended(self, module: nn.Module, inputs: object, output: object) -> None:
-        self.running.pop()
+
+@contextlib.contextmanager
+def _attention_in_steps() -> Iterator[None]:
+    """Inside, attention takes no fast path: that is one operation, which has no derivative."""
+    with _SWITCH:
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from tutorial_lib import checks
+
 OUTPUTS = {"_softmax", "_log_softmax", "sigmoid"}  # as a last step, they turn logits into shares
 
 
@@ -107,6 +109,14 @@ def walk_back(
                     reached[i] = reached[i] + part if i in reached else part
     if 0 in reached:
         yield 0, reached[0]
+
+
+def reaching_input(
+    tape: Tape, rule: Callable[[Step, Tensor], list[Tensor]], seed: Tensor
+) -> Tensor:
+    """What reaches the input at the end of a walk back."""
+    *_, (value, up) = walk_back(tape, rule, seed)
+    return checks.gradient(up if value == 0 else None)
 
 
 def gradient(tape: Tape, step: Step, up: Tensor) -> list[Tensor]:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from tutorial_lib.plots import COLOURS, MARKERS, SIGNED, STYLES, as_picture
+from tutorial_lib.show.plots import COLOURS, MARKERS, SIGNED, STYLES, as_picture
 
 
 def tangent(

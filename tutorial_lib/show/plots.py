@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tutorial_lib.data import to_rgb
+from tutorial_lib.pictures import to_rgb
 
 WIDTH = 7.4  # inches for the page's 740 px, so 10 points are about 14 px
 SIGNED, MAGNITUDE = "RdBu_r", "magma"  # diverging with a neutral centre; sequential from 0

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from . import plots
+from tutorial_lib.show import plots
 
 STYLE = (
     "<style>.tl-slider .widget-label{text-align:left;width:100%}"

@@ -1,6 +1,6 @@
 """The rules of layer-wise relevance propagation: what a step hands down of its output's relevance.
 
-The formulas are those of `backward.lrp`. A layer a -> z = W a + c takes a batch norm or a constant
+The formulas are those of `lrp`. A layer a -> z = W a + c takes a batch norm or a constant
 right behind it into its W and c.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tutorial_lib.linear import (
+from tutorial_lib.rules.linear_steps import (
     ACTIVATIONS,
     BATCH_NORMS,
     SELECTIONS,
@@ -18,7 +18,7 @@ from tutorial_lib.linear import (
     followed,
     linear,
 )
-from tutorial_lib.tape import Step, Tape, gradient, no_rule
+from tutorial_lib.rules.tape import Step, Tape, gradient, no_rule
 
 
 class Relevance:

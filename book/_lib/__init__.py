@@ -1,0 +1,1 @@
+"""What only the book needs; the pages import it from beside themselves."""

@@ -1,0 +1,1 @@
+"""Averages of weighted gradients. Read `methods`, `smoothing`, `probes`, then `engine`."""

@@ -1,0 +1,28 @@
+"""Sums for the integral of Integrated Gradients: nodes on [0, 1] and their weights."""
+
+import numpy as np
+
+from tutorial_lib import checks
+
+RULES = ("right", "left", "midpoint", "trapezoid", "gauss-legendre")
+
+
+def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
+    """Nodes on [0, 1] and their weights, which sum to 1, for `steps` intervals.
+
+    "right" k/n, "left" (k-1)/n, "midpoint" (k-1/2)/n with k = 1..n and weights 1/n;
+    "trapezoid" both ends and the points between, n + 1 nodes, the ends at half weight;
+    "gauss-legendre" n nodes, exact for polynomials of degree 2n - 1.
+    """
+    checks.choice("rule", rule, RULES)
+    n = checks.count("steps", steps, most=1000 if rule == "gauss-legendre" else 1_000_000)
+    k = np.arange(1, n + 1)
+    if rule == "gauss-legendre":
+        nodes, weights = np.polynomial.legendre.leggauss(n)
+        return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
+    if rule == "trapezoid":
+        weights = np.full(n + 1, 1 / n)
+        weights[[0, -1]] /= 2
+        return (np.arange(n + 1) / n).tolist(), weights.tolist()
+    shift = {"right": 0.0, "left": 1.0, "midpoint": 0.5}[rule]
+    return ((k - shift) / n).tolist(), [1 / n] * n

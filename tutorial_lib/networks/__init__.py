@@ -1,0 +1,1 @@
+"""Networks to explain: ImageNet classifiers, digits, and toy networks of a few units."""
