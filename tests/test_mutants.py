@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from .built import ROOT
-from .mutants import MUTANTS
+from tests.built import ROOT
+from tests.mutants import MUTANTS
 
 PASSED, FAILED = 0, 1  # pytest's exit codes; others are errors outside the tests
 

@@ -1,4 +1,3 @@
-import json
 import struct
 import zlib
 
@@ -6,10 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.built import ROOT
-from tutorial_lib import pictures as data
+from tutorial_lib import pictures
 from tutorial_lib.pictures import image_credit, list_images, load_image, to_rgb
-from tutorial_lib.reproduce import load_config
 
 
 def grey(value=100, size=(8, 6)):
@@ -197,7 +194,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path):
 
 def test_the_limit_holds_where_pillows_own_is_switched_off(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr(data, "MAX_PIXELS", 47)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 47)
     grey().save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="too large: 8 x 6 pixels, at most 47"):
         load_image(tmp_path / "a.png")
@@ -220,48 +217,3 @@ def test_to_rgb_refuses_arrays_and_pictures_without_pixels():
         to_rgb(np.zeros((4, 4, 3)))
     with pytest.raises(ValueError, match=r"picture: size \(0, 4\)"):
         to_rgb(Image.new("RGB", (0, 4)))
-
-
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "RESULTS", tmp_path)
-    return tmp_path
-
-
-def test_a_stored_table_comes_as_rows_with_numbers(results):
-    (results / "some.csv").write_text('method,R,value\n"a, b",10,0.5\nc,20,\n')
-    first, second = data.load_results("some")
-    assert first == {"method": "a, b", "R": 10.0, "value": 0.5}
-    assert second["value"] != second["value"]  # NaN where nothing was measured
-
-
-def test_a_missing_table_names_those_that_there_are(results):
-    with pytest.raises(FileNotFoundError, match=r"name: no stored table 'x'; there are: none"):
-        data.load_results("x")
-    (results / "some.csv").write_text("a\n1\n")
-    with pytest.raises(FileNotFoundError, match="there are: some"):
-        data.load_results("x")
-
-
-@pytest.mark.parametrize("path", sorted(data.RESULTS.glob("*.csv")), ids=lambda p: p.stem)
-def test_every_stored_table_has_the_script_that_made_it_and_is_whole(path):
-    places = path.with_name(f"make_{path.stem}.py"), ROOT / "tests/benchmarks" / f"{path.stem}.py"
-    script = next(place for place in places if place.is_file()).read_text("utf-8")
-    rows = data.load_results(path.stem)
-    assert all(f'"{column}"' in script for column in rows[0])
-    assert all(set(row) == set(rows[0]) for row in rows) and None not in rows[0]
-
-
-REPRODUCED = sorted((data.RESULTS / "reproduced").glob("*.csv"))
-
-
-@pytest.mark.parametrize("path", REPRODUCED, ids=lambda p: p.stem)
-def test_every_reproduced_table_has_its_record_and_all_its_rows(path):
-    record = json.loads(path.with_suffix(".json").read_text("utf-8"))
-    made = load_config(path.stem, effort=record["effort"], conventions=record["conventions"])
-    assert record["rows"] == made.rows and record["settings"] == made.settings
-    assert not record["images"].startswith("/") and not record["commit"].endswith("+")
-    rows = data.load_results(f"reproduced/{path.stem}")
-    names = list(dict.fromkeys(row["picture"] for row in rows))
-    assert [(r["picture"], r["row"]) for r in rows] == [(n, r) for n in names for r in made.rows]
-    assert len(names) >= 20

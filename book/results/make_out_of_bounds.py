@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from tqdm import tqdm
-from tutorial_lib.noise import IMAGENET_BOUNDS
+from tutorial_lib.averaging.noise import IMAGENET_BOUNDS
 
 import tutorial_lib as tl
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tutorial_lib as tl
 from tests.closed_forms import hinge, linear, normal, quadratic, saturating, symmetric, tanh_mlp
-from tutorial_lib.averaging.probes import RULES
+from tutorial_lib.averaging.quadrature import RULES
 
 METHODS = {
     "gradient": (tl.gradient, {}),

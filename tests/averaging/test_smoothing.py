@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import tutorial_lib as tl
+from tests.averaging.test_methods import close
 from tests.closed_forms import linear, normal, quadratic, symmetric, tanh_mlp
-from tests.test_attribution import close
+from tutorial_lib.averaging.seeded_noise import child_seed
 
 BOUNDS = (-3.0, 4.0)
 
@@ -132,7 +133,7 @@ def test_a_smoothed_method_is_the_mean_of_the_method_at_the_noisy_copies(smoothe
 def copies_with_noise(net, weight_sigma, n, seed):
     """Copies of a network whose parameters are multiplied by the noise that the package draws."""
     for k in range(n):
-        rng = torch.Generator().manual_seed(tl.probes.spawn(seed, k, 1))
+        rng = torch.Generator().manual_seed(child_seed(seed, k, 1))
         other = copy.deepcopy(net)
         for p in other.parameters():
             eps = torch.randn(p.shape, generator=rng, dtype=p.dtype)
@@ -153,7 +154,7 @@ def test_noisegrad_is_the_mean_over_copies_of_the_network_with_noisy_weights():
 def test_fusiongrad_is_smoothgrad_at_each_network_with_fresh_noise():
     net, x = tanh_mlp(), normal(2, 6)
     naive = [
-        tl.smoothgrad(other, x, 1, sigma=0.4, samples=3, seed=tl.probes.spawn(7, k))
+        tl.smoothgrad(other, x, 1, sigma=0.4, samples=3, seed=child_seed(7, k))
         for k, other in enumerate(copies_with_noise(net, 0.3, 4, seed=7))
     ]
     own = dict(weight_sigma=0.3, weight_samples=4, sigma=0.4, samples=3, seed=7)
@@ -241,7 +242,7 @@ def test_weight_noise_may_stand_inside_smoothing_but_not_inside_weight_noise():
     net, x = tanh_mlp(), normal(2, 6)
     copies = [x + 0.2 * e for e in noise(3, 6)]
     naive = [
-        tl.noisegrad(net, z, 0, weight_samples=2, seed=tl.probes.spawn(0, k))
+        tl.noisegrad(net, z, 0, weight_samples=2, seed=child_seed(0, k))
         for k, z in enumerate(copies)
     ]
     own = dict(sigma=0.2, samples=3, method=tl.noisegrad, weight_samples=2)
@@ -310,9 +311,9 @@ def test_half_precision_gives_the_map_of_double_precision(name, device):
 
 def test_a_smoothing_inside_a_smoothing_says_which_argument_it_misses():
     net, x = tanh_mlp(), normal(2, 6)
-    with pytest.raises(TypeError, match=r"method: smoothgrad needs sigma.*partial"):
+    with pytest.raises(TypeError, match=r"method: the inner smoothgrad has no sigma.*partial"):
         tl.smoothgrad(net, x, 0, sigma=0.1, method=tl.smoothgrad)
-    with pytest.raises(TypeError, match=r"method: adaptgrad needs bounds"):
+    with pytest.raises(TypeError, match=r"method: the inner adaptgrad has no bounds; Give it"):
         tl.smoothgrad(net, x, 0, sigma=0.1, method=tl.adaptgrad)
 
 

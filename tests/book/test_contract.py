@@ -4,8 +4,8 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from . import contract
-from .built import ROOT, SITE, built_html, cells, chapters, is_notebook, toc_pages
+from tests.book import contract
+from tests.built import ROOT, SITE, built_html, cells, chapters, is_notebook, toc_pages
 
 PAGES = toc_pages()
 CHAPTERS = chapters()

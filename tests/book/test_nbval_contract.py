@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from . import notebooks
-from .built import ROOT, cells, is_notebook, toc_pages
+from tests.built import ROOT, cells, is_notebook, toc_pages
+from tools import notebooks
 
 NBVAL = ["-m", "pytest", "-c", str(ROOT / "tests/nbval.ini")]
 SHELL = ("!", "%pip", "%conda", "%%bash", "%%sh", "%%script", "%system", "%%system", "%sx")

@@ -6,7 +6,7 @@ from torch import nn
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib.fast.precision_modes import applied
+from tutorial_lib.fast.precision_modes import precision_for
 
 CUDA = torch.device("cuda")
 
@@ -100,7 +100,7 @@ def test_float32_on_a_gpu_switches_tf32_off_and_then_back(users):
     try:
         matmul.allow_tf32, cudnn.allow_tf32 = users
         before = switches()
-        with applied(CUDA):
+        with precision_for(CUDA):
             assert switches()[:2] == [False, False]
         assert switches() == before
     finally:
@@ -117,7 +117,7 @@ def test_the_finer_switches_of_newer_pytorch_are_respected():
     try:
         cudnn.conv.fp32_precision = "ieee"  # now the old switch of cuDNN cannot be read
         before = [switch.fp32_precision for switch in each]
-        with applied(CUDA):
+        with precision_for(CUDA):
             assert {switch.fp32_precision for switch in each} == {"ieee"}
         assert [switch.fp32_precision for switch in each] == before
     finally:
@@ -129,7 +129,7 @@ def test_the_medium_precision_of_matrix_products_is_put_back():
     first = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        with applied(CUDA):
+        with precision_for(CUDA):
             assert not torch.backends.cuda.matmul.allow_tf32
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
@@ -140,11 +140,11 @@ def test_tf32_is_switched_on_where_the_gpu_has_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     before = switches()
     with tl.precision("tf32"):
-        with applied(CUDA):
+        with precision_for(CUDA):
             assert switches()[:2] == [True, True]
-        with applied(CUDA, exact=True):
+        with precision_for(CUDA, exact=True):
             assert switches()[:2] == [False, False]
     assert switches() == before
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    with pytest.raises(ValueError, match="capability"), tl.precision("tf32"), applied(CUDA):
+    with pytest.raises(ValueError, match="capability"), tl.precision("tf32"), precision_for(CUDA):
         pass

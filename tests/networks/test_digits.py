@@ -54,7 +54,7 @@ def test_a_missing_folder_says_what_else_there_is(tmp_path, monkeypatch):
     def offline(*arguments, **keywords):
         raise RuntimeError("no network")
 
-    monkeypatch.setattr("tutorial_lib.mnist.MNIST", offline)
+    monkeypatch.setattr("torchvision.datasets.MNIST", offline)
     with pytest.raises(FileNotFoundError, match=r"root: no MNIST in .*root=None takes"):
         tl.load_mnist(root=tmp_path)
 

@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 
 import tutorial_lib as tl
+from tests.built import ROOT
 from tutorial_lib.networks import pretrained as models
-
-from .built import ROOT
 
 PICTURES = ROOT.parent / "shared/imagenet"
 

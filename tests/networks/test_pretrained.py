@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from tutorial_lib.networks import pretrained as models
-from tutorial_lib.pictures import load_image
 from tutorial_lib.networks.pretrained import list_models, load_model
+from tutorial_lib.pictures import load_image
 
 SIZES = {"densenet121": 224, "resnet50": 224, "resnet152": 224, "vgg16": 224, "inception_v3": 299}
 

@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.transforms._presets import ImageClassification
 
 import tutorial_lib as tl
-from tutorial_lib.networks.pretrained import Classifier
 from tutorial_lib.averaging.noise import IMAGENET_BOUNDS
+from tutorial_lib.networks.pretrained import Classifier
 from tutorial_lib.reproduce import (
     cases,
     config,
@@ -209,11 +209,16 @@ class Counting(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1, 3, 1, 1))
-        self.seen = 0
+        sizes = []  # shared with copies of the network, as a function is not copied
+        self.count = lambda rows=0: sizes.append(rows) or sum(sizes)
         self.eval()
 
+    @property
+    def seen(self):
+        return self.count()
+
     def forward(self, x):
-        self.seen += len(x)
+        self.count(len(x))
         return (x * self.weight).square().flatten(1).sum(1, keepdim=True)
 
 
@@ -236,7 +241,8 @@ def case(row, model=None, x=None, program="", settings=None, seed=1):
 )
 def test_the_cost_of_a_row_is_the_number_of_gradients_that_it_takes(row):
     model = Counting()
-    assert case(row, model).attribution.shape == (1, 3, 4, 4)
+    with tl.skip_model_check():
+        assert case(row, model).attribution.shape == (1, 3, 4, 4)
     assert model.seen == gradients(row)
 
 
@@ -282,7 +288,8 @@ def test_a_search_may_have_fewer_roots_than_the_map_that_it_finds_a_sigma_for():
     model = Counting()
     row = dict(method=rows.SEARCH, objective="autvc", roots=9, search_roots=2, max_iterations=1)
     one = case(row, model, torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)))
-    assert one.attribution.shape == one.x.shape
+    with tl.skip_model_check():
+        assert one.attribution.shape == one.x.shape
     assert model.seen == 2 * one.extra["evaluations"] + 9 <= gradients(row)
 
 
@@ -369,13 +376,14 @@ def test_digit_measures_are_one_for_the_same_network_and_its_twin():
 def test_digit_maps_are_made_once_and_their_cost_is_counted():
     class Net(Counting):
         def forward(self, x):
-            self.seen += len(x)
+            self.count(len(x))
             return x.square().flatten(1).sum(1, keepdim=True)
 
     nets = {name: Net() for name in ("network", "blind", "moved", "twin")}
     x = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     one = cases.DigitCase(nets, x, 0, dict(method="gradient"), seed=0, batch_size=8)
-    measures.measured(one, ("consistency", "consistency_abs", "invariance"))
+    with tl.skip_model_check():
+        measures.measured(one, ("consistency", "consistency_abs", "invariance"))
     made = config.load_config("zhou-table1")
     assert sum(net.seen for net in nets.values()) == 4
     assert passes(made).loc["Grad", "gradients"] == 4
@@ -388,7 +396,7 @@ def test_one_measure_that_fails_leaves_the_others():
     found = measures.measured(case(dict(method="gradient"), x=x), ("aupc", "autvc"))
     assert "aupc" not in found and found["autvc"] > 0 and "windows of 15 x 15 fit" in found["note"]
     flat = case(dict(method="gradient"), x=torch.zeros(1, 3, 64, 64))
-    assert measures.measured(flat, ("sparseness",))["note"] == "sparseness: not a number"
+    assert measures.measured(flat, ("sparseness",))["note"] .startswith("attribution: expected maps")
 
 
 def test_a_measure_that_there_is_not_is_named():

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import tutorial_lib as tl
-from tests import slow_deeplift as slow
 from tests.closed_forms import hinge, linear, normal, saturating, tanh_mlp
+from tests.rules import slow_deeplift as slow
 
 RULES = ("rescale", "reveal_cancel", "genomics")
 

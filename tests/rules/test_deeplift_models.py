@@ -283,7 +283,8 @@ def test_no_operation_breaks_the_sum_in_silence(name, rule):
     model = nn.Sequential(net(lambda: Call(OPERATIONS[name]))).eval()
     for b in (B, B[:1]):
         try:
-            found = tl.deeplift(model, X, TARGET, baseline=b, rule=rule)
+            with tl.skip_model_check():  # some of these mix rows or draw numbers
+                found = tl.deeplift(model, X, TARGET, baseline=b, rule=rule)
         except (NotImplementedError, ValueError) as error:
             assert "0.1" in str(error) or "test_deeplift" in str(error), f"where? {error}"
         else:

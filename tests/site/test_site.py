@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ..built import SITE, site_pages
+from tests.built import SITE, site_pages
 
 PAGES = [p.relative_to(SITE).as_posix() for p in site_pages()]
 MATH_READY = (

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from .built import ROOT
+from tests.built import ROOT
 
 
 def load(path: str):

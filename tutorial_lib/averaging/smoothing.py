@@ -229,11 +229,12 @@ def _inside(method: Callable, keywords: dict, outer: Callable) -> _Inner:
     accepted = signature(probe_function).parameters
     own = {n: v for n, v in keywords.items() if n in accepted and n not in ("x", "seed", "inner")}
     needed = {n for n, p in accepted.items() if p.default is Parameter.empty} - {"x"}
-    if missing := ", ".join(sorted(needed - set(own))):
+    if missing := sorted(needed - set(own)):
+        taken = [name for name in missing if name in signature(outer).parameters]
+        why = f"{outer.__name__} takes {taken[0]} for itself. Bind it" if taken else "Give it"
         raise TypeError(
-            f"method: the inner {method.__name__} has no {missing}; {outer.__name__} takes its "
-            f"{missing} for itself. Bind it: method=functools.partial(tl.{method.__name__}, "
-            f"{missing.split(', ')[0]}=...)"
+            f"method: the inner {method.__name__} has no {', '.join(missing)}; {why}: "
+            f"method=functools.partial(tl.{method.__name__}, {missing[0]}=...)"
         )
     # How the forward passes are packed is the outer method's business.
     rest = {k: v for k, v in keywords.items() if k not in {*own, "batch_size", "progress"}}

@@ -12,6 +12,7 @@ from tutorial_lib import checks
 
 # Layers of PyTorch whose output is (N, K, h, w), whatever its shape.
 CHANNELS_FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
+CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 CHANNELS_FIRST += (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
@@ -94,19 +95,34 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
 def channels(output: Tensor, model: Callable, module: nn.Module, x: Tensor) -> str:
     """Where a layer's map has its channels, "first" or "last"; ValueError where nothing tells.
 
-    Its height and width are in about the proportion of the picture's, (N, C, H, W).
+    Its height and width are in about the proportion of the picture's, (N, C, H, W); where that
+    fits both or neither, the model's layers may make as many channels as one of the two. Where
+    nothing speaks for the last dimension, it is the second, as PyTorch's own layers have it.
     """
     _, a, b, c = output.shape
     if isinstance(module, CHANNELS_FIRST):
         return "first"
     first, last = _proportional((b, c), x.shape[2:]), _proportional((a, b), x.shape[2:])
-    if first != last:
-        return "first" if first else "last"
+    if first == last:
+        parts = [*module.modules(), *(model.modules() if isinstance(model, nn.Module) else ())]
+        first = any(a in _widths(part, CHANNELS_FIRST) for part in parts)
+        last = any(c in _widths(part, CHANNELS_LAST) for part in parts)
+    if not (first and last):
+        return "last" if last else "first"
     raise ValueError(
         f"layer: {_called(model, module)} returns {tuple(output.shape)} for pictures of "
         f"{x.shape[2]} x {x.shape[3]}, and its channels may be the second dimension or the last; "
         "say which, channels='first' or channels='last'"
     )
+
+
+def _widths(layer: nn.Module, kinds: tuple) -> set[int]:
+    """The numbers of channels that a layer of one of these kinds makes."""
+    if not isinstance(layer, kinds):
+        return set()
+    shape = getattr(layer, "normalized_shape", None) or [None]
+    names = "out_channels", "num_features", "num_channels", "out_features"
+    return {getattr(layer, name, None) for name in names} | {shape[-1]}
 
 
 def _proportional(size: tuple[int, int], picture: torch.Size) -> bool:

@@ -51,6 +51,7 @@ class LeanConv2dSame(nn.Conv2d):
 
     Where TensorFlow puts one more zero behind x than before it, the kernel gets a zero in front:
     the surplus zero of an even padding then meets a weight of 0 (eq-fast-even in chapter 11).
+    Only where a gradient is wanted: rules that read weights (LRP's flat rule) see the layer's own.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,8 +59,12 @@ class LeanConv2dSame(nn.Conv2d):
         sides = zip(x.shape[-2:], self.stride, self.kernel_size, strict=True)
         zeros = [max((-(-size // s) - 1) * s + k - size, 0) for size, s, k in sides]
         odd = [n % 2 for n in zeros]
-        weight = F.pad(self.weight, (odd[1], 0, odd[0], 0)) if any(odd) else self.weight
-        padding = [(n + 1) // 2 for n in zeros]
+        weight, padding = self.weight, [(n + 1) // 2 for n in zeros]
+        if any(odd) and torch.is_grad_enabled() and x.requires_grad:
+            weight = F.pad(weight, (odd[1], 0, odd[0], 0))
+        elif any(odd):
+            (top, left), (down, right) = [n // 2 for n in zeros], padding
+            x, padding = F.pad(x, (left, right, top, down)), 0
         return F.conv2d(x, weight, self.bias, self.stride, padding, 1, self.groups)
 
 
@@ -69,11 +74,7 @@ def make_lean(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is nn.ReLU6:
             module.__class__ = LeanReLU6
-        elif timm_layers and type(module) is timm_layers.Conv2dSame and _plain(module):
-            module.__class__ = LeanConv2dSame
+        elif timm_layers and type(module) is timm_layers.Conv2dSame:
+            if max(module.dilation) == 1:  # no gaps in its kernel
+                module.__class__ = LeanConv2dSame
     return model
-
-
-def _plain(layer: nn.Conv2d) -> bool:
-    """Whether it pads with zeros and its kernel has no gaps."""
-    return layer.padding_mode == "zeros" and max(layer.dilation) == 1

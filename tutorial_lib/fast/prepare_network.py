@@ -1,5 +1,6 @@
 """The same function, faster: batch norm folded into the layers before it, channels last, frozen."""
 
+import contextlib
 import copy
 import logging
 from collections.abc import Callable
@@ -83,7 +84,7 @@ def _examples(model: nn.Module, x: Tensor | None) -> list[tuple[Tensor, Tensor]]
     x = checks.pictures(x) if given else _noise(model)
     try:
         with precision_for(x.device, exact=True):
-            found = [(z, model(z.clone())) for z in (x, x / 2, -x, torch.zeros_like(x))]
+            wanted = model(x.clone())
     except Exception as error:  # whatever the model says of a shape that it does not take
         if given:
             raise
@@ -91,10 +92,15 @@ def _examples(model: nn.Module, x: Tensor | None) -> list[tuple[Tensor, Tensor]]
             f"x: none was given, and the model does not take noise of shape {tuple(x.shape)} "
             f"({type(error).__name__}: {error}); give an example input"
         ) from error
-    wanted = found[0][1]
     if not isinstance(wanted, Tensor) or not bool(wanted.isfinite().all()):
         raise ValueError("model: expected a tensor of finite scores of the example input")
-    return [(z, scores) for z, scores in found if bool(scores.isfinite().all())]
+    examples = [(x, wanted)]
+    for other in (x / 2, -x, torch.zeros_like(x)):  # which the model may not take
+        with contextlib.suppress(Exception), precision_for(x.device, exact=True):
+            scores = model(other.clone())
+            if bool(scores.isfinite().all()):
+                examples.append((other, scores))
+    return examples
 
 
 def _noise(model: nn.Module) -> Tensor:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tutorial_lib import checks
 from tutorial_lib.rules.tape import Slot, Step, Tape, leaves, mapped
 
-HIDDEN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+HIDDEN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, checks.__file__))
 # Operations for whole layers, which no rule can open.
 LAYERS = {"mkldnn_rnn_layer", "lstm", "gru", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"}
 _SWITCH = threading.RLock()  # the fast path of attention is switched for the process
