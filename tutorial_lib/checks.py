@@ -1,6 +1,7 @@
 """Bad input meets a clear error here: which argument, what was given, what is accepted."""
 
 import importlib
+import threading
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -8,6 +9,9 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+
+# Held while hooks come to a model or go, and while it is copied with them.
+MODEL_LOCK = threading.RLock()
 
 
 def model(value: Callable) -> None:
@@ -21,18 +25,20 @@ def model(value: Callable) -> None:
             f"model: expected a module or function from (N, ...) to (N, C), got {_kind(value)}"
         )
     if isinstance(value, nn.Module):
-        # The flag of an exported or traced-by-fx graph does nothing, and cannot always be unset.
-        training = [
-            name or "the model itself"
-            for name, m in value.named_modules()
-            if m.training and not isinstance(m, torch.fx.GraphModule)
-        ]
+        named = value.named_modules()
+        training = [name or "the model itself" for name, m in named if m.training and _heeds(m)]
         if training:
             raise ValueError(
                 f"model: {training[0]} is in training mode, where dropout is random and batch "
                 "norm mixes the pictures of a batch, so a map would not explain the network that "
                 "predicts; call model.eval() first"
             )
+
+
+def _heeds(module: nn.Module) -> bool:
+    """Whether the training flag may mean something: not that of a graph, which cannot be unset."""
+    exported = type(module).__module__.startswith(("torch.export", "torch.fx"))
+    return not (exported or type(module) is nn.Module or isinstance(module, torch.fx.GraphModule))
 
 
 def weights(value: Callable) -> None:
@@ -185,6 +191,15 @@ def result(value: Tensor) -> None:
             "model: its gradients are NaN or infinite for pictures "
             f"{(~good).nonzero().flatten().tolist()} of x. A square root, logarithm or division "
             "at 0 is the usual cause; look at model(x) there and nearby"
+        )
+
+
+def defined(name: str, good: Tensor, wanted: str, instead: str = "leave them out") -> None:
+    """A measure is defined for every picture: good (B,) says of each whether it is as `wanted`."""
+    if not bool(good.all()):
+        bad = (~good).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{name}: expected {wanted}; not so for pictures {bad} of {len(good)}: {instead}"
         )
 
 

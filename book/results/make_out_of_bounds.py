@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from tqdm import tqdm
-from tutorial_lib.averaging.noise import IMAGENET_BOUNDS
 
 import tutorial_lib as tl
+from tutorial_lib.averaging.noise import IMAGENET_BOUNDS
 
 LOWER, UPPER = IMAGENET_BOUNDS
 ONE = (float(LOWER.min()), float(UPPER.max()))

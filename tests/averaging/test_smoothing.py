@@ -342,3 +342,52 @@ def test_a_sigma_from_numpy_is_a_number_like_any_other():
     assert type(tl.checks.sigma(np.float64(0.2), x)) is float
     expected = tl.smoothgrad(net, x, 0, sigma=0.2, samples=3)
     assert torch.equal(tl.smoothgrad(net, x, 0, sigma=np.float64(0.2), samples=3), expected)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 3, 4])
+def test_a_tensor_with_a_row_for_each_picture_goes_with_its_picture(batch_size):
+    net, x, baseline = tanh_mlp(), normal(3, 6), normal(3, 6, seed=9)
+    shared = dict(sigma=0.2, samples=5, method=tl.deeplift)
+    found = tl.smoothgrad(net, x, 1, baseline=baseline, batch_size=batch_size, **shared)
+    each = [
+        tl.smoothgrad(net, x[k : k + 1], 1, baseline=baseline[k : k + 1], **shared)
+        for k in range(3)
+    ]
+    close(found, torch.cat(each), 1e-12)
+    other = torch.tensor([2, 0, 1])
+
+    def difference(model, points, target, *, against):
+        return tl.gradient(model, points, target) - tl.gradient(model, points, against)
+
+    for smooth, options in (
+        (tl.smoothgrad, dict(sigma=0.2, samples=5)),
+        (tl.adaptgrad, dict(bounds=(-9.0, 9.0), samples=5)),
+        (tl.noisegrad, dict(weight_samples=3)),
+        (tl.fusiongrad, dict(sigma=0.2, samples=2, weight_samples=2)),
+    ):
+        options |= dict(batch_size=batch_size)
+        found = smooth(net, x, 1, method=difference, against=other, **options)
+        parts = [smooth(net, x, target, **options) for target in (1, other)]
+        close(found, parts[0] - parts[1], 1e-12)
+
+
+def test_a_keyword_that_nothing_takes_is_named_with_the_one_that_is_near():
+    net, x = tanh_mlp(), normal(2, 6)
+    with pytest.raises(TypeError, match=r"n_samples: neither smoothgrad nor.*did you mean samples"):
+        tl.smoothgrad(net, x, 1, sigma=0.1, n_samples=5)
+    with pytest.raises(TypeError, match=r"step: .*integrated_gradients takes it.*mean steps\?"):
+        tl.smoothgrad(net, x, 1, sigma=0.1, method=tl.integrated_gradients, step=5)
+    with pytest.raises(TypeError, match=r"baselin: .*deeplift takes it; did you mean baseline\?"):
+        tl.smoothgrad(net, x, 1, sigma=0.1, method=tl.deeplift, baselin=0.0)
+
+
+def test_noise_on_the_weights_of_a_function_says_what_to_write():
+    net = tanh_mlp()
+    with pytest.raises(TypeError, match=r"model: noise on the weights.*class Scores\(nn.Module\)"):
+        tl.noisegrad(lambda z: net(z), normal(1, 6), 0)
+
+
+def test_a_number_of_numpy_is_a_number_of_roots():
+    net, x = tanh_mlp(), normal(2, 6)
+    found = tl.smooth_taylor(net, x, 1, sigma=0.1, roots=np.int64(3))
+    assert torch.equal(found, tl.smooth_taylor(net, x, 1, sigma=0.1, roots=3))

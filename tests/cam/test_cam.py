@@ -434,7 +434,8 @@ def test_a_call_that_breaks_off_leaves_no_hook(method, layer, error):
 
     net = deepcopy(ODD)
     net.behind.call = fail
-    with pytest.raises(error):
+    raised = (error, ValueError) if layer == "unknown" else error  # the name is wrong in any case
+    with pytest.raises(raised):
         method(net, X, layer=layer, **({} if method is tl.receptive.centres else dict(target=0)))
     net.behind.call = ODD.behind.call
     assert unhooked(net) and torch.equal(net(X), ODD(X))
@@ -487,3 +488,54 @@ def test_scripted_modules_are_refused_as_layers_and_left_out_of_the_list():
 
 def test_a_layer_can_be_called_by_any_of_its_names():
     assert tl.grad_cam(ODD, X, 0, layer="again").equal(tl.grad_cam(ODD, X, 0, layer="good"))
+
+
+class ChannelsLast(nn.Module):
+    """Blocks as in a Swin transformer: maps (N, h, w, K), layer norm and dense layers."""
+
+    def __init__(self, channels=24, patch=4):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, channels, patch, stride=patch)
+        self.block = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels), nn.GELU())
+        self.head = nn.Linear(channels, 5)
+        self.double().eval()
+
+    def forward(self, x):
+        y = self.block(self.patches(x).permute(0, 2, 3, 1))  # (N, h, w, K)
+        return self.head(y.mean((1, 2)))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_a_map_with_its_channels_last_is_known_by_its_shape(size):
+    net, x, target = ChannelsLast(), normal(2, 3, *size), torch.tensor([1, 4])
+    y = net.block(net.patches(x).permute(0, 2, 3, 1)).detach().requires_grad_()
+    scores = net.head(y.mean((1, 2))).gather(1, target[:, None]).sum()
+    alpha = torch.autograd.grad(scores, y)[0].mean((1, 2), keepdim=True)
+    expected = (alpha * y).sum(3).relu().detach()
+    for channels in (None, "last"):
+        found = tl.grad_cam(net, x, target, layer="block", upsample=None, channels=channels)
+        assert torch.allclose(found, expected, rtol=1e-9) and bool(expected.any())
+    other = tl.grad_cam(net, x, target, layer="block", upsample=None, channels="first")
+    assert other.shape != found.shape
+
+
+def test_where_nothing_tells_where_the_channels_are_one_has_to_say():
+    net, x = ChannelsLast(channels=8), normal(1, 3, 32, 32)  # 8 x 8 cells of 8 channels
+    with pytest.raises(ValueError, match=r"layer: 'block' returns \(1, 8, 8, 8\).*channels='last'"):
+        tl.grad_cam(net, x, 1, layer="block")
+    given = tl.grad_cam(net, x, 1, layer="block", channels="last")
+    assert given.shape == (1, 32, 32)
+    assert tl.grad_cam(net, x, 1, layer="patches").shape == (1, 32, 32)  # nn.Conv2d: first
+    with pytest.raises(ValueError, match="channels: expected one of first, last"):
+        tl.grad_cam(net, x, 1, layer="block", channels="middle")
+
+
+def test_under_noise_on_the_weights_a_layer_is_found_by_its_name():
+    torch.manual_seed(0)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), *head).double().eval()
+    x, noise = normal(1, 3, 9, 9), dict(weight_samples=2, method=tl.guided_grad_cam)
+    assert tl.noisegrad(net, x, 1, **noise, layer="2").shape == x.shape
+    with pytest.raises(ValueError, match=r"layer: 'Conv2d' does not run.*dotted name"):
+        tl.noisegrad(net, x, 1, **noise, layer=net[2])

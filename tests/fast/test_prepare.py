@@ -160,3 +160,51 @@ def test_training_mode_and_functions_are_refused():
         prepare(nn.Conv2d(3, 4, 3), normal(1, 3, 8, 8))
     with pytest.raises(TypeError, match="model"):
         prepare(torch.relu, normal(1, 3, 8, 8))
+
+
+class Gate(nn.Module):
+    """Rows of one kind skip the activation and the norm: independent, but a branch on values."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.act = nn.ReLU6(inplace=True)
+
+    def forward(self, z):
+        y = self.conv(20 * z)
+        odd = z[:, 0, 0, 0] > 1.0
+        if odd.any():
+            y = torch.where(odd[:, None, None, None], y, self.norm(y).clamp(0, 6))
+        else:
+            y = self.act(self.norm(y))
+        return y.mean((2, 3))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("batch_size", [None, 1, 5])
+def test_a_network_that_branches_on_its_values_is_the_same_when_it_is_prepared(seed, batch_size):
+    net, x = shaken(Gate()), 0.3 * normal(1, 4, 6, 6, seed=seed)
+    fast = prepare(net, x)
+    options = dict(sigma=0.7, samples=50, batch_size=batch_size, seed=seed)
+    maps = [tl.smoothgrad(n, x, 2, **options) for n in (net, fast)]
+    assert torch.allclose(*maps, rtol=1e-9, atol=1e-12)
+    assert norms(fast) == 1  # which another branch does not run
+
+
+def test_what_is_left_out_is_logged_with_its_reason(caplog):
+    with caplog.at_level("INFO", "tutorial_lib"):
+        prepare(shaken(Gate()), normal(1, 4, 6, 6))
+        prepare(shaken(Viewed()), normal(2, 3, 8, 8))
+    assert "reads values" in caplog.text and "_channels_last: view size" in caplog.text
+
+
+def test_a_model_that_takes_no_negative_numbers_is_prepared():
+    class Root(nn.Module):
+        def forward(self, z):
+            if bool((z < 0).any()):
+                raise ValueError("no negative numbers")
+            return z.sqrt().flatten(1)
+
+    x = normal(1, 3, 4, 4).abs()
+    assert torch.equal(prepare(Root().eval(), x)(x), Root()(x))

@@ -134,8 +134,7 @@ def average(
                 total.add(chunk, passes.run(call, points, target[pictures], *rows))
                 bar.update(len(points))
         checks.result(total.sum)
-        if plain:
-            warn_if_saturated(found, total.sum)
+        warn_if_saturated(found, total.sum)
         return total.result(x.dtype)
 
 

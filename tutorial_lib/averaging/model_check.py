@@ -89,8 +89,8 @@ def _look(model: Callable, x: Tensor) -> Findings:
         raise ValueError(
             "model: the scores of a row change with the other rows of its batch, and here the rows "
             "of a pass are different points, so each map would be of a mixture. Does forward() "
-            "take a mean, norm or softmax over dimension 0? Let it go over the other dimensions, "
-            "z - z.mean(1, keepdim=True), or over a fixed set. "
+            "take a mean, norm or softmax over dimension 0 (dynamic quantization takes the largest "
+            "number)? Let it go over the other dimensions, z - z.mean(1, keepdim=True). "
             "`with tl.skip_model_check():` explains it all the same"
         )
     return Findings(ending=ending)

@@ -111,7 +111,8 @@ def reweighted(model: nn.Module, *, sigma: float, seed: int) -> nn.Module:
     """
     checks.weights(model)
     try:
-        noisy = copy.deepcopy(model)
+        with checks.MODEL_LOCK:
+            noisy = copy.deepcopy(model)
     except RuntimeError as error:
         raise TypeError(
             f"model: noise on the weights needs a copy of it, and copy.deepcopy says: {error}"

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from tutorial_lib import checks
 from tutorial_lib.averaging.engine import gradient_at
-from tutorial_lib.averaging.model_check import examine
+from tutorial_lib.averaging.model_check import examine, warn_if_saturated
 from tutorial_lib.cam import layer_outputs, receptive_field
 from tutorial_lib.fast.passes import Passes
 from tutorial_lib.fast.precision_modes import precision_for
@@ -71,12 +71,14 @@ def grad_cam(
     bar = tqdm(total=len(x), unit="gradient", disable=not progress)
     with bar, precision_for(x.device):
         with torch.no_grad():
-            passes.rows = len(x) if examine(model, x).fixed_rows else passes.rows
+            found = examine(model, x)
+        passes.rows = len(x) if found.fixed_rows else passes.rows
         for rows in passes.slices(len(x)):
             maps.append(passes.run(call, x[rows], target[rows]))
             bar.update(rows.stop - rows.start)
     cells = torch.cat(maps)  # (B, h, w)
     checks.result(cells)
+    warn_if_saturated(found, cells)
     cells = cells.relu()
     if upsample == "bilinear":
         cells = F.interpolate(cells[:, None], x.shape[2:], mode="bilinear")[:, 0]  # (B, H, W)

@@ -3,7 +3,7 @@
 import difflib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +37,13 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
             outputs.append(keep(output))
             return outputs[-1].clone()
 
-    handle = module.register_forward_hook(tap)
+    with checks.MODEL_LOCK:
+        handle = module.register_forward_hook(tap)
     try:
         yield outputs
     finally:
-        handle.remove()
+        with checks.MODEL_LOCK:
+            handle.remove()
 
 
 def pictures(x: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ def _candidates(model: Callable, x: Tensor) -> str:
     def watch(name: str) -> Callable:
         return lambda _, inputs, output: runs.setdefault(name, []).append(output)
 
-    with ExitStack() as handles, torch.no_grad():
+    with ExitStack() as handles, torch.no_grad(), suppress(Exception):
         for name, module in model.named_modules():
             if name and not isinstance(module, torch.jit.ScriptModule):
                 handles.callback(module.register_forward_hook(watch(name)).remove)

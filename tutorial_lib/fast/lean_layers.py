@@ -74,7 +74,6 @@ def make_lean(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is nn.ReLU6:
             module.__class__ = LeanReLU6
-        elif timm_layers and type(module) is timm_layers.Conv2dSame:
-            if max(module.dilation) == 1:  # no gaps in its kernel
-                module.__class__ = LeanConv2dSame
+        elif timm_layers and type(module) is timm_layers.Conv2dSame and max(module.dilation) == 1:
+            module.__class__ = LeanConv2dSame
     return model

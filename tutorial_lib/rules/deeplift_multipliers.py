@@ -12,6 +12,7 @@ because a term w D_j counts as positive by the sign of w and D_j, whatever the p
 A value contributes D+ m+ + D- m- = D mu + S delta.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from tutorial_lib.rules.linear_steps import ACTIVATIONS, DENSE, SHAPES, Linear, linear
 from tutorial_lib.rules.recorder import record
-from tutorial_lib.rules.tape import Step, leaves, no_rule, one_hot, pulled, walk_back
+from tutorial_lib.rules.tape import Step, Tape, leaves, no_rule, one_hot, pulled, walk_back
 
 NEAR = 1e-7  # a difference below it has no quotient
 
@@ -48,9 +49,7 @@ class Explanation:
     def __init__(self, model, x, baseline, target, rules: dict, normalize=False, parts=False):
         shared = bool((baseline == baseline[:1]).all())  # one baseline for all: one row is enough
         self.at = record(model, x, target)
-        self.start = record(model, baseline[:1] if shared else baseline, target)
-        if shared and len(x) > 1 and self._parting():
-            self.start = record(model, baseline, target)
+        self.start = self._of_baseline(model, baseline, target, shared and len(x) > 1)
         if where := self._parting():
             raise ValueError(
                 f"model: at {where} it runs another operation, or with other constants, on x than "
@@ -68,6 +67,15 @@ class Explanation:
         self.sizes: dict[int, Tensor] = {}
         if parts or any(self.rule(s) == "reveal_cancel" for s in self._activations()):
             self._walk_forward()
+
+    def _of_baseline(self, model, baseline: Tensor, target: Tensor, shared: bool) -> Tape:
+        """The tape of the baseline, of one row if it is one for all pictures and that will do."""
+        if shared:
+            with contextlib.suppress(Exception):  # the model may take no batch of one row
+                self.start = record(model, baseline[:1], target)
+                if not self._parting():
+                    return self.start
+        return record(model, baseline, target)
 
     def difference(self, i: int) -> Tensor:
         """D of a value."""
@@ -221,7 +229,10 @@ def _same(one: Step, other: Step) -> bool:
 
 def _equal(a: object, b: object) -> bool:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return type(a) is type(b) and a == b
+        try:
+            return type(a) is type(b) and bool(a == b)
+        except (NotImplementedError, RuntimeError):  # packed weights of a quantized layer
+            return a is b
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return (a.data_ptr(), a.stride()) == (b.data_ptr(), b.stride()) or torch.equal(a, b)

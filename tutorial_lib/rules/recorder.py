@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutorial_lib import checks
-from tutorial_lib.rules.tape import Slot, Step, Tape, leaves, mapped
+from tutorial_lib.rules.tape import RECURRENT, Slot, Step, Tape, leaves, mapped
 
+aten = torch.ops.aten
 HIDDEN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, checks.__file__))
-# Operations for whole layers, which no rule can open.
-LAYERS = {"mkldnn_rnn_layer", "lstm", "gru", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"}
 _SWITCH = threading.RLock()  # the fast path of attention is switched for the process
 NO_VALUES = {"_local_scalar_dense", "is_nonzero"}  # what comes out is a number for Python
 
@@ -79,6 +78,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if op is aten._convolution.default:  # as traced modules call it, with cuDNN's settings
+            op, args = aten.convolution.default, args[:9]
         tensors = [a for a in leaves((args, kwargs)) if isinstance(a, Tensor)]
         name = op._schema.name.split("::")[1]
         for tensor in tensors:
@@ -89,12 +90,6 @@ class _Recorder(TorchDispatchMode):
         shape_only = name.endswith("_like") or name.startswith("new_") or name in NO_VALUES
         if shape_only or not any(id(t) in self.number for t in tensors):
             return op(*args, **kwargs)
-        if name in LAYERS:
-            raise NotImplementedError(
-                f"model: {name} at {self._where()} is a whole recurrent layer in one operation, "
-                "and no rule opens it. Gradient methods explain it (tl.integrated_gradients); for "
-                "DeepLIFT and LRP write the layer step by step, from nn.Linear, sigmoid and tanh"
-            )
         if name == "as_strided_":  # only a note on memory layout where no value changes
             before = args[0].clone()
             if torch.equal(op(*args, **kwargs), before):
@@ -145,6 +140,11 @@ class _Recorder(TorchDispatchMode):
             raise self._unfollowed(name)
 
     def _unfollowed(self, name: str) -> NotImplementedError:
+        if any(isinstance(module, nn.RNNBase) for module in self.running):
+            return NotImplementedError(
+                f"model: {name} at {self._where()} is a step inside a recurrent layer of "
+                f"PyTorch, which writes in place. {RECURRENT}"
+            )
         return NotImplementedError(
             f"model: {name} at {self._where()} meets memory that an operation in place writes "
             "through another name (a view, .data, or a constant that was read before); no rule "
@@ -176,12 +176,18 @@ def _watching(modules: dict[nn.Module, str], running: list[nn.Module]) -> Iterat
         if threading.get_ident() == thread:
             running.pop()
 
-    with contextlib.ExitStack() as handles:
-        for module in modules:
-            if not isinstance(module, torch.jit.ScriptModule):  # its parts call no hooks
-                handles.callback(module.register_forward_pre_hook(begins).remove)
-                handles.callback(module.register_forward_hook(ends, always_call=True).remove)
+    handles = []
+    try:
+        with checks.MODEL_LOCK:
+            for module in modules:
+                if not isinstance(module, torch.jit.ScriptModule):  # its parts call no hooks
+                    handles.append(module.register_forward_pre_hook(begins))
+                    handles.append(module.register_forward_hook(ends, always_call=True))
         yield
+    finally:
+        with checks.MODEL_LOCK:
+            for handle in handles:
+                handle.remove()
 
 
 @contextlib.contextmanager

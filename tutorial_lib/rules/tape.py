@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from tutorial_lib import checks
 
 OUTPUTS = {"_softmax", "_log_softmax", "sigmoid"}  # as a last step, they turn logits into shares
+RECURRENT = (
+    "No rule opens nn.LSTM, nn.GRU or nn.RNN: tl.integrated_gradients and its kin explain them, "
+    "and a layer that you write step by step, from nn.Linear, sigmoid and tanh, can be followed"
+)
 
 
 @dataclass(frozen=True)
@@ -148,10 +152,11 @@ def one_hot(target: Tensor, scores: Tensor) -> Tensor:
 
 def no_rule(method: str, step: Step) -> NotImplementedError:
     """The error for an operation that a method cannot walk through."""
+    recurrent = any(word in step.name for word in ("rnn", "lstm", "gru"))
     return NotImplementedError(
         f"model: {method} has no rule for the operation {step.name} at {step.where}. There are "
         "rules for dense layers, convolutions, batch norm in eval mode, sums, pooling, reshaping, "
-        "and activations applied entry by entry"
+        "and activations applied entry by entry" + (f". {RECURRENT}" if recurrent else "")
     )
 
 

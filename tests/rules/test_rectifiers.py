@@ -1,0 +1,89 @@
+"""Guided backpropagation and DeconvNet say where they have nothing to change."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import tutorial_lib as tl
+from tests.closed_forms import normal
+
+X = normal(2, 1, 6, 6, dtype=torch.float32)
+METHODS = {"guided_backprop": tl.guided_backprop, "deconvnet": tl.deconvnet}
+
+
+def network(*middle):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), *middle, nn.Flatten(), nn.LazyLinear(3)).eval()
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows, self.head = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, z):
+        return self.head(self.rows(z[:, 0])[0][:, -1])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_without_a_rectifier_the_map_is_the_gradient_and_a_warning_says_so(name):
+    for net in (network(nn.GELU()), network(), Recurrent().eval()):
+        net(X)
+        with pytest.warns(UserWarning, match=f"model: {name} changes.*its plain gradient"):
+            found = METHODS[name](net, X, 1)
+        assert torch.allclose(found, tl.gradient(net, X, 1), atol=1e-7)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_with_a_rectifier_there_is_no_warning(name):
+    for act in (nn.ReLU(), nn.ReLU6(inplace=True)):
+        net = network(act)
+        net(X)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            METHODS[name](net, X, 1)
+
+
+class Straight(torch.autograd.Function):
+    """Rounding whose backward pass lets gradients through."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, up):
+        return up
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_straight_through_function_is_no_silent_zero(name):
+    net = network(nn.ReLU())
+    net(X)
+    assert bool(tl.gradient(lambda z: net(Straight.apply(4 * z)), X, 1).any())
+    with pytest.raises(NotImplementedError, match=f"model: round at .* {name} would be 0.*tl.grad"):
+        METHODS[name](lambda z: net(Straight.apply(4 * z)), X, 1)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("method", [tl.deeplift, tl.lrp])
+def test_a_recurrent_layer_is_named_and_what_explains_it(kind, method):
+    net = Recurrent()
+    net.rows = kind(6, 8, batch_first=True)
+    with pytest.raises(NotImplementedError, match=r"at rows .*nn\.GRU.*tl\.integrated_gradients"):
+        method(net.eval(), X, 1)
+
+
+def test_a_model_that_fills_a_buffer_of_its_own_at_random_is_followed():
+    net = network(nn.ReLU())
+    net(X)
+
+    def model(z):
+        noise = torch.empty(6, 6)
+        torch.rand(6, 6, out=noise, generator=torch.Generator().manual_seed(0))
+        return net(z + noise)
+
+    for method in (tl.deeplift, tl.lrp, tl.guided_backprop):
+        assert method(model, X, 1).shape == X.shape
