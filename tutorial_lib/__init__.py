@@ -48,57 +48,14 @@ _LATER = {
     "widgets": "tutorial_lib.show.sliders",
 }
 
-__all__ = [
-    "AdaptiveNoise",
-    "Sampled",
-    "adaptgrad",
-    "adaptive_noise",
-    "adaptive_sigma",
-    "cam",
-    "correlation",
-    "data",
-    "deconvnet",
-    "deeplift",
-    "deeplift_trace",
-    "engine",
-    "figures",
-    "fusiongrad",
-    "grad_cam",
-    "gradient",
-    "gradient_x_input",
-    "guided_backprop",
-    "guided_grad_cam",
-    "heatmap",
-    "inherent_noise",
-    "integrated_gradients",
-    "layers",
-    "level_from_sigma",
-    "list_images",
-    "list_models",
-    "load_image",
-    "load_mnist",
-    "load_model",
-    "lrp",
-    "metrics",
-    "mnist",
-    "models",
-    "noise",
-    "noisegrad",
-    "plots",
-    "precision",
-    "prepare",
-    "probes",
-    "receptive",
-    "reliability",
-    "saliency_map",
-    "sample_until",
-    "sigma_from_level",
-    "skip_model_check",
-    "smooth_taylor",
-    "smoothgrad",
-    "toy",
-    "widgets",
-]
+__all__ = """
+    AdaptiveNoise Sampled adaptgrad adaptive_noise adaptive_sigma cam correlation data deconvnet
+    deeplift deeplift_trace engine figures fusiongrad grad_cam gradient gradient_x_input
+    guided_backprop guided_grad_cam heatmap inherent_noise integrated_gradients layers
+    level_from_sigma list_images list_models load_image load_mnist load_model lrp metrics mnist
+    models noise noisegrad plots precision prepare probes receptive reliability saliency_map
+    sample_until sigma_from_level skip_model_check smooth_taylor smoothgrad toy widgets
+""".split()
 
 
 def __getattr__(name: str) -> object:

@@ -94,14 +94,11 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
             f"target: expected a LongTensor (int64), got dtype {value.dtype}; try {hint}"
         )
     if value.shape != (batch,):
-        hints = {0: "int(target) for all pictures, or model(x).argmax(1) for one each"}
-        hints[2] = (
-            "target[:, 0]" if value.shape == (batch, 1) else "target.argmax(1) of one-hot rows"
-        )
+        hints = {0: "int(target)", 2: "target[:, 0], or target.argmax(1) of one-hot rows"}
         raise ValueError(
             f"target: expected an int or shape ({batch},), one class for each of the {batch} "
-            f"pictures of x, got shape {tuple(value.shape)}"
-            + (f"; try {hints[value.ndim]}" if value.ndim in hints else "")
+            f"pictures of x, got shape {tuple(value.shape)}; try "
+            f"{hints.get(value.ndim, 'model(x).argmax(1)')}"
         )
     if int(value.min()) < 0:
         raise ValueError(f"target: expected class indices from 0, got {int(value.min())}")
@@ -148,21 +145,12 @@ def _returned(value: object) -> str:
 def _wrapper(value: object) -> str:
     """The line that makes scores (N, C) of what a model returned."""
     if isinstance(value, Tensor):
-        if value.ndim == 1:
-            return "lambda z: model(z)[:, None]"
-        if value.ndim == 4:  # segmentation
-            return "lambda z: model(z)[:, :, row, column], or lambda z: model(z).mean((2, 3))"
-        if value.ndim == 2:
-            return "lambda z: model(z).float()"
-        return "lambda z: model(z).flatten(1)"
+        lines = {1: "[:, None]", 2: ".float()", 4: "[:, :, row, column]"}  # 4: segmentation
+        return f"lambda z: model(z){lines.get(value.ndim, '.flatten(1)')}"
     if isinstance(value, dict):
-        names = [key for key in ("logits", "out", "scores") if key in value] or [*value][:1]
-        return f"lambda z: model(z)[{names[0]!r}]" if names else "lambda z: model(z)[...]"
-    if hasattr(value, "logits"):
-        return "lambda z: model(z).logits"
-    if isinstance(value, tuple | list):
-        return "lambda z: model(z)[0]"
-    return "lambda z: model(z).logits"
+        names = [key for key in ("logits", "out", "scores") if key in value] or [*value, "logits"]
+        return f"lambda z: model(z)[{names[0]!r}]"
+    return f"lambda z: model(z){'[0]' if isinstance(value, tuple | list) else '.logits'}"
 
 
 def gradient(value: Tensor | None) -> Tensor:
@@ -306,7 +294,8 @@ def maps(name: str, value: Tensor) -> Tensor:
         raise TypeError(f"{name}: expected a floating-point tensor (B, H, W), got {kind}")
     if value.ndim != 3 or not value.numel():
         raise ValueError(f"{name}: expected shape (B, H, W), got {tuple(value.shape)}")
-    value = _finite_as(name, value, value)
+    defined(name, value.isfinite().flatten(1).all(1), "finite maps")
+    value = value.detach()
     return value if value.dtype == torch.float64 else value.float()
 
 

@@ -21,10 +21,37 @@ def test_correlation_is_pearsons_and_refuses_other_shapes():
         tl.correlation(a, b[:2])
 
 
-def test_correlation_with_a_constant_map_is_nan_and_not_rounding():
-    maps = torch.cat([torch.full((1, 1000), 0.1), normal(1, 1000)]).double()
-    r = tl.correlation(maps, normal(2, 1000, seed=1))
-    assert bool(r[0].isnan()) and abs(r[1]) < 0.2
+@pytest.mark.parametrize("measure", [tl.correlation, tl.metrics.rank_correlation])
+def test_constant_maps_are_named_and_give_neither_nan_nor_rounding(measure):
+    maps, others = normal(3, 1000), normal(3, 1000, seed=1)
+    maps[0], maps[2] = 0.1, 0.0
+    for name, pair in {"a": (maps, others), "b": (others, maps)}.items():
+        with pytest.raises(ValueError, match=rf"^{name}: .*not constant.* \[0, 2\] of 3: leave"):
+            measure(*pair)
+    assert abs(float(measure(maps[1:2], others[1:2]))) < 0.2
+
+
+@pytest.mark.parametrize("measure", [tl.correlation, tl.metrics.rank_correlation])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_maps_with_nan_or_infinity_are_named_and_not_ranked(measure, bad):
+    maps = normal(3, 4, 4)
+    maps[1, 0, 2] = bad
+    with pytest.raises(ValueError, match=r"^b: expected finite maps.* \[1\] of 3"):
+        measure(normal(3, 4, 4), maps)
+
+
+def test_magnitudes_that_are_constant_are_refused_where_magnitudes_are_ranked():
+    signs, b = normal(2, 50, seed=1).sign(), normal(2, 50)
+    assert abs(float(tl.metrics.rank_correlation(signs, b)[0])) < 0.5
+    with pytest.raises(ValueError, match=r"^a: .* \[0, 1\] of 2"):
+        tl.metrics.rank_correlation(signs, b, absolute=True)
+
+
+def test_correlation_does_not_see_scale_and_stays_within_one():
+    a, b = normal(50, 7), normal(50, 7, seed=1)
+    for scale in (1e-200, 1e200):
+        assert torch.allclose(tl.correlation(a * scale, b * scale), tl.correlation(a, b))
+    assert float(tl.correlation(a, -a).min()) >= -1 and float(tl.correlation(a, a).max()) <= 1
 
 
 def test_rank_correlation_is_scipys_with_and_without_ties():
@@ -43,13 +70,6 @@ def test_rank_correlation_sees_order_only():
     assert tl.metrics.rank_correlation(a, a.exp()).tolist() == pytest.approx([1, 1])
     assert tl.metrics.rank_correlation(a, -(a**3)).tolist() == pytest.approx([-1, -1])
     assert tl.metrics.rank_correlation(a, -a, absolute=True).tolist() == pytest.approx([1, 1])
-
-
-def test_rank_correlation_of_a_constant_map_is_nan():
-    r = tl.metrics.rank_correlation(
-        torch.stack([torch.ones(50), normal(50).float()]), normal(2, 50)
-    )
-    assert r.isnan().tolist() == [True, False]
 
 
 def test_a_network_is_consistent_with_itself_and_not_with_another():
@@ -80,11 +100,34 @@ def test_invariance_holds_for_the_gradient_and_fails_for_gradient_times_input():
         check(method=tl.adaptgrad, **own)  # the bounds must move with the inputs
 
 
+def test_a_network_whose_map_is_constant_is_named_with_its_pictures():
+    net, dead, good, x = *(tanh_mlp(seed=k) for k in range(3)), normal(3, 6)
+    x[1] = 0  # where gradient x input is 0
+
+    def method(model, x, target):
+        if model is net:
+            return tl.gradient_x_input(model, x, target)
+        return torch.zeros_like(x) if model is dead else normal(*x.shape)
+
+    def moved(a, b):
+        return tl.metrics.invariance(a, b, x, 1, shift=1.0, method=method)
+
+    def same(a, b):
+        return tl.metrics.consistency(a, b, x, 1, method=method)
+
+    for measure, other in ((same, "other"), (moved, "shifted_model")):
+        with pytest.raises(ValueError, match=r"^model: .* \[1\] of 3"):
+            measure(net, net)
+        with pytest.raises(ValueError, match=rf"^{other}: .* \[0, 1, 2\] of 3"):
+            measure(good, dead)
+
+
 @pytest.mark.parametrize(
     "name, a, b",
     [
         ("a", None, normal(2, 3)),
         ("a", normal(3), normal(3)),
+        ("a", normal(2, 0), normal(2, 0)),
         ("b", normal(2, 3), [1.0]),
         ("b", normal(2, 3), normal(2, 4)),
     ],

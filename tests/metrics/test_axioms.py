@@ -74,6 +74,63 @@ def test_randomisation_goes_from_the_top_and_leaves_the_model_alone():
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
+def test_a_dead_network_keeps_nothing_of_a_map_and_the_other_layers_keep_their_results():
+    net, x = tanh_mlp(inputs=300), normal(3, 300)
+    first = net[0].weight.detach().clone()
+
+    def method(model, x, target, seed=0):  # the second picture's map dies with the first layer
+        found = tl.gradient(model, x, target)
+        found[1] *= float(torch.equal(model[0].weight, first))
+        return found
+
+    (_, top), (_, both) = tl.metrics.randomisation(net, x, 1, method=method)
+    assert float(top.abs().min()) > 0 and both[1] == 0 and float(both.abs().max()) < 0.3
+    assert both[0] != 0 and both[2] != 0
+
+
+def test_randomisation_names_the_pictures_without_a_map_and_the_layer_that_gives_nan():
+    net, x = tanh_mlp(), normal(3, 6)
+    x[2] = 0
+    with pytest.raises(ValueError, match=r"^model: .*not constant.* \[2\] of 3"):
+        tl.metrics.randomisation(net, x, 1, method=lambda model, x, target, seed: x)
+
+    def breaks(model, x, target, seed):  # divides by 0 once the first layer has changed
+        return x / torch.tensor(torch.equal(model[0].weight, net[0].weight))
+
+    with pytest.raises(ValueError, match=r"^model: layer '0' shuffled: expected finite .* \[0, 1"):
+        tl.metrics.randomisation(net, normal(3, 6), 1, method=breaks)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda model, x, target: torch.full_like(x, torch.nan),
+        lambda model, x, target: torch.zeros_like(x),
+        lambda model, x, target: x / (x - 2),  # infinite where sensitivity is measured, only
+        lambda model, x, target: None,
+    ],
+)
+def test_a_method_without_a_map_has_no_gap_instead_of_keeping_an_axiom(method):
+    with pytest.raises(ValueError, match=r"^method: "):
+        tl.metrics.axiom_gaps(method)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_the_completeness_gap_names_pictures_whose_map_or_score_is_not_a_number(bad):
+    net, x, a = tanh_mlp(), normal(3, 6), normal(3, 6)
+    a[1, 2] = bad
+    with pytest.raises(ValueError, match=r"^attribution: .* \[1\] of 3"):
+        tl.metrics.completeness_gap(net, x, 0, a)
+
+    def model(z):
+        return torch.where(z[:, :1] == x[2, 0], bad, net(z))
+
+    with pytest.raises(ValueError, match=r"^model: .* \[2\] of 3"):
+        tl.metrics.completeness_gap(model, x, 0, x)
+    with pytest.raises(TypeError, match=r"^attribution: "):
+        tl.metrics.completeness_gap(net, x, 0, x.long())
+
+
 def test_a_map_that_ignores_the_network_survives_randomisation():
     def edges(model, x, target, seed=0):
         return x.diff(dim=1, prepend=x[:, :1])

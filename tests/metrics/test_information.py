@@ -130,12 +130,39 @@ class Scale(nn.Module):
         return (x + 2) / 4
 
 
-def test_a_picture_without_anything_to_gain_has_no_curve_and_spoils_no_other():
+def test_pictures_without_anything_to_gain_are_named_before_a_map_costs_anything(monkeypatch):
     flat = torch.full((1, 3, 24, 20), 0.5)
-    result = tl.metrics.information_curve(
-        MODEL, torch.cat([flat, picture()]), 0, normal(2, 24, 20), bounds=BOUNDS
-    )
-    assert result.auc.isnan().tolist() == [True, False]
+    x, calls = torch.cat([flat, picture(), flat]), []
+    fill = information.fill
+    monkeypatch.setattr(information, "fill", lambda *given: calls.append(1) or fill(*given))
+    with pytest.raises(ValueError, match=r"^x: .*blurred.* \[0, 2\] of 3: leave them out"):
+        tl.metrics.information_curve(MODEL, x, 0, normal(3, 24, 20), bounds=BOUNDS)
+    assert len(calls) == 2  # two different pictures are blurred, nothing is revealed
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_a_picture_never_or_always_recognised_has_no_curve_of_right_answers(target):
+    def second(z):  # the second class, blurred or not
+        return MODEL(z) + torch.tensor([0.0, 99.0])
+
+    with pytest.raises(ValueError, match=r"^x: .* \[0\] of 1"):
+        tl.metrics.information_curve(second, X, target, MAP, bounds=BOUNDS, kind="aic")
+
+
+@pytest.mark.parametrize("kind", ["sic", "aic"])
+@pytest.mark.parametrize("where", ["picture", "revealed"])
+def test_scores_that_are_nan_are_refused_and_end_in_no_curve(kind, where):
+    x = torch.cat([picture(1), X])
+
+    def broken(z):  # the second picture, whole or with some pixels revealed
+        whole = (z - X).flatten(1).abs().amax(1) < 1e-6
+        bad = whole if where == "picture" else torch.full((len(z),), len(z) == 1)
+        return torch.where(bad[:, None], torch.nan, MODEL(z))
+
+    own = dict(bounds=BOUNDS, kind=kind, thresholds=(0.9,))
+    number = 1 if where == "picture" else 0
+    with tl.skip_model_check(), pytest.raises(ValueError, match=rf"^model: .*picture {number}"):
+        tl.metrics.information_curve(broken, x, 0, normal(2, 24, 20), **own)
 
 
 def test_the_mask_depends_on_the_seed_and_is_shared_by_maps_of_a_picture():

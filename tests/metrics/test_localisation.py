@@ -6,6 +6,7 @@ from torch import nn
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
+from tutorial_lib.heatmaps import normalize
 
 
 class Quarters(nn.Module):
@@ -30,9 +31,26 @@ def test_tiling_puts_the_pictures_row_by_row():
 def test_the_share_in_a_cell_counts_positive_attribution_only():
     maps = -torch.ones(2, 4, 6)
     maps[0, 2:, :3], maps[0, 0, 5] = 1.0, 6.0
-    shares = [tl.metrics.share_in_cell(maps, k) for k in range(4)]
-    assert [float(s[0]) for s in shares] == [0, 0.5, 0.5, 0]
-    assert all(bool(s[1].isnan()) for s in shares)  # nothing positive
+    assert [float(tl.metrics.share_in_cell(maps[:1], k)) for k in range(4)] == [0, 0.5, 0.5, 0]
+    with pytest.raises(ValueError, match=r"^maps: .*positive somewhere.* \[1\] of 2"):
+        tl.metrics.share_in_cell(maps, 0)
+
+
+def test_the_pointing_game_names_the_picture_for_whose_class_nothing_is_positive():
+    def method(model, x, target):
+        return x.abs() * (-1) ** (target == 2)
+
+    with pytest.raises(ValueError, match=r"^method: .* \[2\] of 4: put other pictures"):
+        tl.metrics.grid_pointing_game(MODEL, normal(4, 3, 6, 6), torch.arange(4), method=method)
+
+
+@pytest.mark.parametrize("name, channels", [("attribution", slice(3)), ("heatmap", 0)])
+def test_a_map_of_nan_makes_no_difference_of_classes(name, channels):
+    def method(model, x, target):
+        return x[:, channels] * (torch.nan if target == 1 else 1)
+
+    with pytest.raises(ValueError, match=rf"^{name}: .* \[0, 1\] of 2"):
+        tl.metrics.class_difference(MODEL, normal(2, 3, 6, 6), 0, 1, method=method)
 
 
 def test_a_model_that_looks_at_the_right_cell_wins_the_pointing_game():
@@ -67,7 +85,7 @@ def test_maps_without_channels_are_compared_as_they_are():
     x = normal(1, 3, 6, 6).float()
     maps = [tl.grad_cam(net, x, c, layer="0") for c in (0, 3)]
     found = tl.metrics.class_difference(net, x, 0, 3, method=tl.grad_cam, layer="0")
-    assert torch.equal(found, tl.maps.normalize(maps[0]) - tl.maps.normalize(maps[1]))
+    assert torch.equal(found, normalize(maps[0]) - normalize(maps[1]))
     quarters = x.expand(4, -1, -1, -1)[:, :, :3, :3]
     game = dict(method=tl.grad_cam, layer="0")
     assert tl.metrics.grid_pointing_game(net, quarters, torch.arange(4), **game).shape == (4,)

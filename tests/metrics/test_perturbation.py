@@ -157,8 +157,32 @@ def test_no_forward_pass_is_larger_than_batch_size_and_their_number_is_the_docum
 
     x, heatmap = normal(2, 2, 12, 14), normal(2, 12, 14, seed=1)
     own = dict(bounds=BOUNDS, size=4, count=3, draws=7, batch_size=5)
-    tl.metrics.perturbation_curve(Watched().eval(), x, 0, heatmap, **own)
+    with tl.skip_model_check():
+        tl.metrics.perturbation_curve(Watched().eval(), x, 0, heatmap, **own)
     assert max(rows) == 5 and sum(rows) == 2 * (3 * 7 + 1)
+
+
+def test_pictures_without_a_score_to_divide_by_are_named_with_the_way_out():
+    x = normal(3, 2, 12, 14)
+    x[1] -= 4
+    with pytest.raises(ValueError, match=r"^model: .*1e-06.* \[1\] of 3: .*softmax=True"):
+        curve(x, normal(3, 12, 14))
+    assert curve(x, normal(3, 12, 14), softmax=True).shape == (3, 4)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_scores_that_are_no_numbers_on_the_way_are_refused_and_do_not_stay_in_the_curve(bad):
+    class Breaks(Mean):
+        def forward(self, x):  # where noise has come into a picture that begins with 1
+            broken = (x[:, 0, 0, 0] == 1) & (x.flatten(1).amin(1) < 0.9)
+            return torch.where(broken[:, None], bad, super().forward(x))
+
+    x, heatmap = torch.ones(3, 2, 12, 14), torch.zeros(3, 12, 14)
+    x[0, 0, 0, 0], x[1:] = 0.95, 1
+    heatmap[:, 6:, 6:] = 1
+    own = dict(bounds=(0.0, 1.0), size=4, count=1, draws=7)
+    with tl.skip_model_check(), pytest.raises(ValueError, match=r"^model: .* \[1, 2\] of 3"):
+        tl.metrics.perturbation_curve(Breaks().eval(), x, 0, heatmap, **own)
 
 
 X, MAP = normal(2, 2, 12, 14), normal(2, 12, 14, seed=1)

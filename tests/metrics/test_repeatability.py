@@ -7,6 +7,7 @@ import torch
 
 import tutorial_lib as tl
 from tests.closed_forms import normal, tanh_mlp
+from tutorial_lib.averaging.seeded_noise import child_seed
 
 NET = tanh_mlp()
 SIGNAL = normal(2, 20_000, seed=5)
@@ -120,9 +121,7 @@ def test_both_wishes_are_met_and_max_rounds_ends_it_in_any_case():
 def test_the_mean_of_the_rounds_and_its_error_are_the_textbooks():
     x = normal(2, 6)
     result = tl.sample_until(NET, x, 1, sigma=0.4, samples=3, reliability=0.9999999, max_rounds=6)
-    maps = [
-        tl.smoothgrad(NET, x, 1, sigma=0.4, samples=3, seed=tl.probes.spawn(0, k)) for k in range(6)
-    ]
+    maps = [tl.smoothgrad(NET, x, 1, sigma=0.4, samples=3, seed=child_seed(0, k)) for k in range(6)]
     maps = torch.stack(maps)
     assert result.rounds == 6 and torch.allclose(result.attribution, maps.mean(0), rtol=1e-12)
     assert torch.allclose(result.standard_error, maps.std(0) / math.sqrt(6), rtol=1e-9)
@@ -133,6 +132,42 @@ def test_the_mean_of_the_rounds_and_its_error_are_the_textbooks():
 def test_a_method_without_randomness_is_done_after_two_rounds():
     result = tl.sample_until(NET, normal(2, 6), 0, method=tl.gradient, reliability=0.99)
     assert result.rounds == 2 and float(result.standard_error.abs().max()) == 0
+
+
+@pytest.mark.parametrize("bad", [0.0, 3.0, math.nan, math.inf])
+def test_pictures_whose_map_cannot_repeat_are_named_after_two_maps(bad):
+    calls = []
+
+    def method(*arguments, **keywords):
+        calls.append(1)
+        found = noisy_signal(*arguments, **keywords)
+        found[1] = bad
+        return found
+
+    with pytest.raises(ValueError, match=r"^method: .* \[1\] of 2: leave them out"):
+        tl.reliability(NET, SIGNAL, 0, method=method)
+    for wish in (dict(reliability=0.5), dict(standard_error=0.5)):
+        calls.clear()
+        with pytest.raises(ValueError, match=r"^method: .* \[1\] of 2: leave them out"):
+            tl.sample_until(NET, SIGNAL, 0, method=method, **wish)
+        assert len(calls) == 2
+
+
+def test_a_view_that_is_constant_is_named():
+    with pytest.raises(ValueError, match=r"^view: .* \[0, 1\] of 2"):
+        tl.reliability(NET, SIGNAL, 0, method=noisy_signal, view=torch.zeros_like)
+
+
+def test_maps_that_change_sign_with_every_round_are_never_called_reliable():
+    # Where rounding took r below -1, 2 r / (1 + r) was huge and positive.
+    for seed in range(20):
+        x, signs = normal(1, 50, seed=seed), [1, -1] * 2
+
+        def flip(model, x, target, *, seed, batch_size, signs=signs):
+            return x * signs.pop()
+
+        found = tl.sample_until(NET, x, 0, method=flip, reliability=0.5, max_rounds=4)
+        assert found.rounds == 4 and float(found.reliability) < 0
 
 
 def test_an_interrupt_returns_the_rounds_so_far():

@@ -32,11 +32,13 @@ def test_gini_of_normal_numbers_is_known():
     assert float(tl.metrics.gini(normal(1, 200_000))) == pytest.approx(2**0.5 - 1, abs=2e-3)
 
 
-def test_gini_of_a_map_of_zeros_is_nan_and_leaves_its_neighbours_alone():
-    a = normal(2, 6)
-    a[0] = 0
-    first, second = tl.metrics.gini(a).tolist()
-    assert first != first and 0 < second < 1
+@pytest.mark.parametrize("bad, wanted", [(0.0, "0 everywhere"), (torch.nan, "finite")])
+def test_maps_without_a_distribution_are_named_and_get_no_gini_index(bad, wanted):
+    a = normal(4, 6)
+    a[0], a[2] = bad, bad
+    with pytest.raises(ValueError, match=rf"^attribution: .*{wanted}.* \[0, 2\] of 4: leave them"):
+        tl.metrics.gini(a)
+    assert bool((tl.metrics.gini(a[1::2]) > 0).all())
 
 
 @pytest.mark.parametrize("bad", [None, torch.ones(3, 4).long(), torch.ones(4), torch.ones(0, 4)])

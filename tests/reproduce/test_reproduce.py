@@ -396,7 +396,7 @@ def test_one_measure_that_fails_leaves_the_others():
     found = measures.measured(case(dict(method="gradient"), x=x), ("aupc", "autvc"))
     assert "aupc" not in found and found["autvc"] > 0 and "windows of 15 x 15 fit" in found["note"]
     flat = case(dict(method="gradient"), x=torch.zeros(1, 3, 64, 64))
-    assert measures.measured(flat, ("sparseness",))["note"] .startswith("attribution: expected maps")
+    assert measures.measured(flat, ("sparseness",))["note"].startswith("attribution")
 
 
 def test_a_measure_that_there_is_not_is_named():

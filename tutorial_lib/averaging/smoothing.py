@@ -182,30 +182,14 @@ class _Inner(NamedTuple):
     keywords: dict
 
 
-def _smoothed(
-    model: Callable,
-    x: Tensor,
-    target: int | Tensor,
-    probe_function: Callable[..., probes.Probes],
-    inner: _Inner,
-    batch_size: int | None,
-    progress: bool,
-) -> Tensor:
+def _smoothed(model, x, target, probe_function: Callable, inner: _Inner, batch_size, progress):
     """The average over the probes of what is done at each of them."""
-    per_picture = {n: v for n, v in inner.keywords.items() if _has_a_row_each(v, x)}
-    gradient_of = inner.gradient_of
-    if shared := {n: v for n, v in inner.keywords.items() if n not in per_picture}:
-        gradient_of = partial(gradient_of, **shared)
-    return average(
-        model,
-        x,
-        target,
-        partial(probe_function, inner=inner.probes),
-        batch_size=batch_size,
-        progress=progress,
-        gradient_of=gradient_of,
-        per_picture=per_picture,
-    )
+    each = {name: v for name, v in inner.keywords.items() if _has_a_row_each(v, x)}
+    shared = {name: v for name, v in inner.keywords.items() if name not in each}
+    gradient_of = partial(inner.gradient_of, **shared) if shared else inner.gradient_of
+    options = dict(batch_size=batch_size, progress=progress, per_picture=each)
+    places = partial(probe_function, inner=inner.probes)
+    return average(model, x, target, places, gradient_of=gradient_of, **options)
 
 
 def _has_a_row_each(value: object, x: Tensor) -> bool:

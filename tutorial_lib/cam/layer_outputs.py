@@ -12,7 +12,6 @@ from tutorial_lib import checks
 
 # Layers of PyTorch whose output is (N, K, h, w), whatever its shape.
 CHANNELS_FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
-CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 CHANNELS_FIRST += (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
@@ -97,18 +96,13 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
 def channels(output: Tensor, model: Callable, module: nn.Module, x: Tensor) -> str:
     """Where a layer's map has its channels, "first" or "last"; ValueError where nothing tells.
 
-    Its height and width are in about the proportion of the picture's, (N, C, H, W); where that
-    fits both or neither, the model's layers may make as many channels as one of the two. Where
-    nothing speaks for the last dimension, it is the second, as PyTorch's own layers have it.
+    Its height and width are in about the proportion of the picture's, (N, C, H, W). Where nothing
+    speaks for the last dimension, it is the second, as PyTorch's own layers have it.
     """
     _, a, b, c = output.shape
     if isinstance(module, CHANNELS_FIRST):
         return "first"
     first, last = _proportional((b, c), x.shape[2:]), _proportional((a, b), x.shape[2:])
-    if first == last:
-        parts = [*module.modules(), *(model.modules() if isinstance(model, nn.Module) else ())]
-        first = any(a in _widths(part, CHANNELS_FIRST) for part in parts)
-        last = any(c in _widths(part, CHANNELS_LAST) for part in parts)
     if not (first and last):
         return "last" if last else "first"
     raise ValueError(
@@ -118,20 +112,10 @@ def channels(output: Tensor, model: Callable, module: nn.Module, x: Tensor) -> s
     )
 
 
-def _widths(layer: nn.Module, kinds: tuple) -> set[int]:
-    """The numbers of channels that a layer of one of these kinds makes."""
-    if not isinstance(layer, kinds):
-        return set()
-    shape = getattr(layer, "normalized_shape", None) or [None]
-    names = "out_channels", "num_features", "num_channels", "out_features"
-    return {getattr(layer, name, None) for name in names} | {shape[-1]}
-
-
 def _proportional(size: tuple[int, int], picture: torch.Size) -> bool:
-    """Whether a map of this size shrinks both sides alike, up to a cell or a quarter."""
-    shares = [n / whole for n, whole in zip(size, picture, strict=True)]
-    cell = 1 / min(picture)
-    return max(shares) <= 1.5 and max(shares) - min(shares) <= max(cell, 0.25 * max(shares))
+    """Whether a map of this size shrinks both sides of a picture alike, up to one cell."""
+    down, across = (n / whole for n, whole in zip(size, picture, strict=True))
+    return max(down, across) <= 1 and abs(down - across) <= 1 / min(picture)
 
 
 def unused(model: Callable, module: nn.Module) -> ValueError:

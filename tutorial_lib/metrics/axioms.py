@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib import checks
+from tutorial_lib.averaging.model_check import examine
 from tutorial_lib.fast.precision_modes import precision_for
 
 
@@ -21,7 +22,8 @@ def completeness_gap(
     gap = sum_i A_i(x) - (f(x) - f(b)); 0 where completeness holds
     (Sundararajan et al., 2017, Proposition 1). Nearer 0 is better. Cost: two forward passes.
     Units: score. float32 sums are made in float64.
-    Raises ValueError or TypeError that names the argument at fault.
+    Raises ValueError or TypeError that names the argument at fault, and the pictures whose
+    attribution or scores are NaN or infinite.
 
     >>> tl.metrics.completeness_gap(model, x, 285, attribution)
     """
@@ -32,16 +34,21 @@ def completeness_gap(
     if not fits or attribution.shape != x.shape:
         shape = tuple(getattr(attribution, "shape", ()))
         kind = getattr(attribution, "dtype", type(attribution).__name__)
-        raise ValueError(
+        raise (ValueError if fits else TypeError)(
             f"attribution: expected floats of the shape of x, {tuple(x.shape)}, got {kind} {shape}"
         )
+    total = attribution.detach().cpu().double().flatten(1).sum(1)
+    checks.defined("attribution", total.isfinite(), "finite numbers")
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
     with torch.no_grad(), precision_for(x.device):
+        examine(model, x)
         scores, scores_start = (
-            checks.scores(model(z.clone()), z, index).gather(1, index).double()[:, 0]
+            checks.scores(model(z.clone()), z, index).gather(1, index).cpu().double()[:, 0]
             for z in (x, start)
         )
-    return attribution.detach().to(x.device).double().flatten(1).sum(1) - (scores - scores_start)
+    finite = scores.isfinite() & scores_start.isfinite()
+    checks.defined("model", finite, "finite scores of x and of the baseline")
+    return total - (scores - scores_start)
 
 
 def axiom_gaps(method: Callable[..., Tensor], **keywords: object) -> dict[str, float]:
@@ -57,6 +64,7 @@ def axiom_gaps(method: Callable[..., Tensor], **keywords: object) -> dict[str, f
     0 is perfect. A gap of 0 on these functions is evidence, not a proof; a large one is a
     counterexample. keywords go to the method; random methods use their seed each time, so that
     only the axiom can make a difference. Cost: eight maps of tiny networks.
+    Raises ValueError where the method's maps are NaN, infinite or, in a denominator above, 0.
 
     >>> axiom_gaps(tl.integrated_gradients, rule="gauss-legendre")["completeness"] < 1e-9
     True
@@ -66,7 +74,10 @@ def axiom_gaps(method: Callable[..., Tensor], **keywords: object) -> dict[str, f
     x = torch.randn(3, 6, generator=rng, dtype=torch.float64)
 
     def attribution(model: nn.Module, at: Tensor = x) -> Tensor:
-        return method(model.eval().requires_grad_(False), at, 0, **keywords)
+        found = method(model.eval().requires_grad_(False), at, 0, **keywords)
+        found = checks.returned(found, at.shape)
+        checks.defined("method", found.isfinite().flatten(1).all(1), "finite maps")
+        return found
 
     with torch.no_grad():
         change = (f(x) - f(torch.zeros_like(x)))[:, 0]
@@ -74,6 +85,8 @@ def axiom_gaps(method: Callable[..., Tensor], **keywords: object) -> dict[str, f
     parts = 3 * a - 2 * attribution(g)
     edge = attribution(_Function(lambda z: 1 - (1 - z).relu()), torch.full_like(x[:1, :1], 2.0))
     dummy = attribution(_Function(lambda z: (2 * z[:, :1]).tanh()), x[:, :2]).abs().sum(0)
+    if not (mixed.any() and a.any() and dummy[0].any()):
+        raise ValueError("method: expected maps that are not 0, as gaps are relative to them")
     return {
         "completeness": float(((a.sum(1) - change) / change).abs().max()),
         "sensitivity": float(edge.abs().max() < 1e-9),

@@ -21,7 +21,7 @@ ZHOU = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # shares of pixels revealed by Zhou et
 class Information(NamedTuple):
     """information: (points,), from 0 (blurred) to 1 (the picture). performance: (B, points).
 
-    auc: (B,), the area. NaN for a picture that cannot be measured, see `information_curve`.
+    auc: (B,), the area.
     """
 
     information: Tensor
@@ -58,8 +58,9 @@ def information_curve(
     Higher is better: the pixels named first were enough. saliency: (B, H, W), larger is more
     important: pass `tl.saliency_map`, or a signed heatmap to rank by sign. bounds: the inputs of
     black and white. mask: (H, W) or (B, H, W), true where pixels are known from the start; by
-    default drawn from `seed`, the same for all maps of a picture. A picture has no curve, NaN,
-    where the blurred one scores as high or is as large as the picture itself.
+    default drawn from `seed`, the same for all maps of a picture.
+    Raises ValueError that names the pictures that have no curve, as the blurred one scores as high
+    or is as large as the picture itself; before any map is looked at, so that little is lost.
     Cost: len(thresholds) + 2 forward passes a picture, and an interpolation for each share and for
     the blurred picture, which take longer than the passes.
 
@@ -84,21 +85,30 @@ def information_curve(
     black, white = (side.expand_as(x) for side in (lower, upper))
     pixels = ((x - black) / (white - black) * 255).round().clamp(0, 255).byte()
     pixels = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    curves, ends = [], {}  # the blurred picture and the two sizes, shared by maps of one picture
-    for i in tqdm(range(len(x)), unit="picture", disable=not progress):
-        key = pixels[i].tobytes(), known[i].tobytes()
-        if key not in ends:
+
+    def scored(i: int, stages: list[np.ndarray]) -> np.ndarray:
+        z = torch.from_numpy(np.stack(stages)).permute(0, 3, 1, 2).to(x) / 255
+        return _performance(model, black[i] + (white[i] - black[i]) * z, target, i, kind, passes)
+
+    ends, made = [], {}  # of each picture, blurred and as it is: sizes and scores
+    for i in range(len(x)):
+        key = pixels[i].tobytes(), known[i].tobytes()  # maps of one picture share the work
+        if key not in made:
             blurred = fill(pixels[i], known[i])
-            ends[key] = blurred, size(blurred), size(pixels[i])
-        blurred, low, high = ends[key]
+            made[key] = blurred, (size(blurred), size(pixels[i]))
+        blurred, sizes = made[key]
+        ends.append((sizes, scored(i, [blurred, pixels[i]])))
+    grows = torch.tensor([all(low < high for low, high in one) for one in ends])
+    wanted = "pictures that score higher and take more bytes than when they are blurred"
+    checks.defined("x", grows, wanted, "leave them out, or blur more by a smaller fraction or mask")
+    curves = []
+    for i in tqdm(range(len(x)), unit="picture", disable=not progress):
         ranked = saliency[i].cpu().numpy()
         masks = [known[i] | (ranked >= np.quantile(ranked, 1 - share)) for share in shares]
         revealed = [fill(pixels[i], mask) for mask in masks]
-        stages = [blurred, *revealed, pixels[i]]
-        z = torch.from_numpy(np.stack(stages)).permute(0, 3, 1, 2).to(x) / 255
-        z = black[i] + (white[i] - black[i]) * z
-        scores = _performance(model, z, target[i : i + 1], kind, passes)
-        curves.append(_curve([low, *map(size, revealed), high], scores, points))
+        sizes, scores = ends[i]
+        scores = [scores[0], *scored(i, revealed), scores[1]]
+        curves.append(_curve([sizes[0], *map(size, revealed), sizes[1]], scores, points))
     performance = torch.from_numpy(np.stack(curves))
     information = torch.linspace(0, 1, points, dtype=torch.float64)
     return Information(information, performance, torch.trapezoid(performance, information))
@@ -145,26 +155,28 @@ def _known(mask: Tensor | None, x: Tensor, fraction: float, seed: int) -> np.nda
 
 
 def _performance(
-    model: Callable, z: Tensor, target: Tensor, kind: str, passes: Passes
+    model: Callable, z: Tensor, target: Tensor, i: int, kind: str, passes: Passes
 ) -> np.ndarray:
+    """Of the stages z (N, C, H, W) of picture i: (N,)."""
+
     def score(part: Tensor, labels: Tensor) -> Tensor:
-        given = checks.scores(model(part.clone()), part, labels).double()
-        right = given.argmax(1) == int(target)
-        return given.softmax(1)[:, int(target)] if kind == "sic" else right.double()
+        given = checks.scores(model(part.clone()), part, labels).cpu().double()
+        chance = given.softmax(1)[:, int(target[i])]
+        if bool(chance.isnan().any()):
+            raise ValueError(f"model: expected finite scores, got NaN or infinity for picture {i}")
+        return chance if kind == "sic" else (given.argmax(1) == int(target[i])).double()
 
     with torch.no_grad(), precision_for(z.device):
-        labels = target.expand(len(z))
+        labels = target[i].expand(len(z))
         scores = [passes.run(score, z[rows], labels[rows]) for rows in passes.slices(len(z))]
-    return torch.cat(scores).cpu().numpy()
+    return torch.cat(scores).numpy()
 
 
-def _curve(sizes: list[int], scores: np.ndarray, points: int) -> np.ndarray:
+def _curve(sizes: list[int], scores: list[float], points: int) -> np.ndarray:
     """Scaled, monotone and interpolated: from the blurred stage (first) to the picture (last)."""
-    sizes = np.asarray(sizes, dtype=float)
-    if scores[0] >= scores[-1] or sizes[0] >= sizes[-1]:
-        return np.full(points, np.nan)
     information, performance = (
-        np.clip((v - v[0]) / (v[-1] - v[0]), 0, 1)[1:-1] for v in (sizes, scores)
+        np.clip((v - v[0]) / (v[-1] - v[0]), 0, 1)[1:-1]
+        for v in (np.asarray(sizes, dtype=float), np.asarray(scores))
     )
     performance = np.maximum.accumulate(performance)
     information = np.concatenate([information, [0.0, 1.0]])

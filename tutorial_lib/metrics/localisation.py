@@ -30,8 +30,8 @@ def share_in_cell(maps: Tensor, cell: int, grid: int = 2) -> Tensor:
     """Share of the positive attribution that lies in one cell of a grid: (B, H, W) -> (B,).
 
     s = sum of max(A, 0) in the cell / sum of max(A, 0)   (Boehle et al., 2021, Sec. 4). Cells are
-    counted row by row from 0. Higher is better, 1 / grid^2 is chance; NaN where nothing is
-    positive. No forward passes.
+    counted row by row from 0. Higher is better, 1 / grid^2 is chance. No forward passes. Raises
+    ValueError that names the maps where nothing is positive: there is nothing to share out.
 
     >>> share_in_cell(torch.ones(1, 4, 4), cell=0)
     tensor([0.2500])
@@ -43,6 +43,7 @@ def share_in_cell(maps: Tensor, cell: int, grid: int = 2) -> Tensor:
         raise ValueError(
             f"maps: expected sides that {grid} divides, got {maps.shape[1]} x {maps.shape[2]}"
         )
+    checks.defined("maps", maps.flatten(1).any(1), "maps that are positive somewhere")
     cells = maps.unflatten(1, (grid, -1)).unflatten(3, (grid, -1)).sum((2, 4)).flatten(1)
     return cells[:, cell] / cells.sum(1)
 
@@ -61,18 +62,19 @@ def grid_pointing_game(
     heatmap is shared out among the cells, and the share in its own cell returned (Boehle et al.,
     2021, Sec. 4). Higher is better, 1 / G is chance. The truth is known only as far as the network
     looks at its class in its own picture. targets: LongTensor (G,). method: any attribution
-    function, tl.grad_cam too. Cost: G maps of the tiling.
+    function, tl.grad_cam too. Cost: G maps of the tiling. Raises ValueError that names the pictures
+    for whose class nothing is positive.
 
     >>> grid_pointing_game(model, x, torch.tensor([967, 285, 1, 2]), method=tl.gradient_x_input)
     """
     tiled = tile(pictures)
     targets = checks.target(targets, pictures)
     side = math.isqrt(len(pictures))
-    shares = [
-        share_in_cell(_flat(method(model, tiled, int(c), **keywords), tiled), k, side)
-        for k, c in enumerate(targets.tolist())
-    ]
-    return torch.cat(shares)
+    maps = [_flat(method(model, tiled, c, **keywords), tiled) for c in targets.tolist()]
+    positive = torch.stack([(m > 0).any() for m in maps])
+    wanted = "a map that is positive somewhere for each class"
+    checks.defined("method", positive, wanted, "put other pictures in their places")
+    return torch.cat([share_in_cell(m, k, side) for k, m in enumerate(maps)])
 
 
 def class_difference(
@@ -87,8 +89,9 @@ def class_difference(
     """Where a method sees one class more than another: (B, C, H, W) -> (B, H, W) in [-1, 1].
 
     D = s_1 - s_2, the saliency maps of the two classes (Smilkov et al., 2017, Sec. 3.2, drawn blue
-    to red). 0 everywhere means that the map does not depend on the class. method: any attribution
-    function, tl.grad_cam too. Cost: two maps.
+    to red). 0 everywhere means that the map does not depend on the class. A constant map counts as
+    0 everywhere, as in `tl.saliency_map`. method: any attribution function, tl.grad_cam too.
+    Cost: two maps.
 
     >>> class_difference(model, x, 285, 967, method=tl.smoothgrad, sigma=0.2)
     """

@@ -26,7 +26,7 @@ def salient_regions(heatmap: Tensor, size: int = 15, count: int = 30) -> Tensor:
 
     >>> salient_regions(tl.heatmap(attribution))[0, 0]
     """
-    h = checks.maps("heatmap", heatmap)
+    h = checks.maps("heatmap", heatmap).cpu()
     size, count = checks.count("size", size), checks.count("count", count)
     if min(h.shape[1:]) < size:
         raise ValueError(
@@ -82,7 +82,8 @@ def perturbation_curve(
     the authors' program) or, with softmax=True, probabilities; rankings can differ.
     Cost: count * draws + 1 forward passes a picture, of up to batch_size rows each. The noise is
     the same for all pictures of a batch and depends on `seed` alone.
-    Raises ValueError where the score of x is not above 1e-6: a ratio to it would say nothing.
+    Raises ValueError that names the pictures where the score of x is not above 1e-6, as a ratio to
+    it would say nothing, or where a score is NaN or infinite.
 
     >>> curve = perturbation_curve(model, x, 285, tl.heatmap(attribution), bounds=model.bounds)
     """
@@ -97,20 +98,20 @@ def perturbation_curve(
             f"heatmap: expected (B, H, W) for x of shape {tuple(x.shape)}, got "
             f"{tuple(heatmap.shape)}"
         )
-    windows = salient_regions(heatmap.to(x.device), size, count)
+    windows = salient_regions(heatmap, size, count)
     passes = Passes(batch_size, x)
     rng = torch.Generator(device=x.device).manual_seed(checks.seed(seed))
     x, lower, upper = x.clone(), lower.expand_as(x), upper.expand_as(x)
 
     def score(points: Tensor, labels: Tensor) -> Tensor:
         given = checks.scores(model(points.clone()), points, labels)
-        given = given.double().softmax(1) if softmax else given.double()
+        given = given.cpu().double().softmax(1) if softmax else given
         return given.gather(1, labels.to(given.device, non_blocking=True)[:, None])[:, 0]
 
     with torch.no_grad(), precision_for(x.device):
         passes.rows = len(x) if examine(model, x).fixed_rows else passes.rows
         first = [passes.run(score, x[rows], target[rows]) for rows in passes.slices(len(x))]
-        curve = [torch.cat(first)]
+        curve = [torch.cat(first).cpu().double()]
         _check_first(curve[0])
         for k in tqdm(range(count), unit="window", disable=not progress):
             u = torch.rand(draws, x.shape[1], size, size, generator=rng, device=x.device).to(x)
@@ -127,13 +128,15 @@ def perturbation_curve(
                 for j, (i, d) in enumerate(zip(pictures.tolist(), draw.tolist(), strict=True)):
                     points[j][places[i][1:]] = fills[i][d]
                 scores.append(passes.run(score, points, target[pictures]))
-            scores = torch.cat(scores).view(len(x), draws)
+            scores = torch.cat(scores).cpu().double().view(len(x), draws)
             curve.append(scores.mean(1))
             order = scores.argsort(dim=1, stable=True)
             kept = torch.minimum(order[:, (draws - 1) // 2], order[:, draws // 2])
             for i, d in enumerate(kept.tolist()):
                 x[places[i]] = fills[i][d]
-    return torch.stack(curve, 1) / curve[0][:, None]
+    found = torch.stack(curve, 1)
+    checks.defined("model", found.isfinite().all(1), "finite scores")
+    return found / curve[0][:, None]
 
 
 def aupc(
@@ -150,8 +153,6 @@ def aupc(
 
 
 def _check_first(scores: Tensor) -> None:
-    if not bool((scores > LEAST_SCORE).all()):
-        raise ValueError(
-            f"model: expected scores of x above {LEAST_SCORE:g}, as the curve is divided by them, "
-            f"got {float(scores.min()):.3g}; softmax=True takes probabilities instead"
-        )
+    wanted = f"scores of x above {LEAST_SCORE:g}, as the curve is divided by them"
+    instead = "leave them out, or give softmax=True, which takes probabilities"
+    checks.defined("model", scores > LEAST_SCORE, wanted, instead)

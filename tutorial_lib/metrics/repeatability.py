@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from tutorial_lib import checks
 from tutorial_lib.averaging.seeded_noise import child_seed
 from tutorial_lib.averaging.smoothing import smoothgrad
-from tutorial_lib.metrics.agreement import correlation
+from tutorial_lib.metrics.agreement import compare
 
 
 class Sampled(NamedTuple):
@@ -51,6 +51,8 @@ def reliability(
     method, keywords: as it will be used, for example method=tl.smooth_taylor, sigma=0.2,
     roots=150; it must take a seed. It is called twice. view: what is compared of each map, for
     example tl.heatmap or tl.saliency_map; by default the signed attributions, entry by entry.
+    Raises ValueError that names the pictures whose map or view is constant (as that of a dead
+    network, 0 everywhere), NaN or infinite: there is nothing in it that could repeat.
 
     >>> tl.reliability(model, x, 285, method=tl.smoothgrad, sigma=0.2, samples=50)
     """
@@ -89,6 +91,7 @@ def sample_until(
         reliability compares, as in `reliability`.
 
     Returns `Sampled`. An interrupt ends the sampling with a warning and returns what there is.
+    Raises like `reliability`, after the first two rounds, so that little is lost.
 
     >>> tl.sample_until(model, x, 285, sigma=0.2, samples=20, reliability=0.9).rounds
     """
@@ -120,7 +123,9 @@ def sample_until(
 
 
 def _agreement(view: Callable | None, a: Tensor, b: Tensor) -> Tensor:
-    return correlation(a, b) if view is None else correlation(view(a), view(b))
+    if view is not None:
+        return compare(view(a), view(b), ("view", "view"))
+    return compare(a, b, ("method", "method"))
 
 
 class _Rounds:
@@ -140,7 +145,7 @@ class _Rounds:
         self.squares += delta * (delta - delta / self.count)
         if self.count % 2 == 0:
             r = _agreement(self.view, *self.half)
-            error = self.error().flatten(1).double().square().mean(1).sqrt()
+            error = self.error().flatten(1).cpu().double().square().mean(1).sqrt()
             self.history.append((self.count, 2 * r / (1 + r), error))
 
     def error(self) -> Tensor:

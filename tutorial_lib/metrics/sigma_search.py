@@ -97,7 +97,7 @@ def adaptive_noise(
     def noise(i: int, side: int) -> int:
         return seed if common_noise else child_seed(seed, i, side)
 
-    start = x.abs().flatten(1).mean(1, dtype=torch.float64).cpu()
+    start = x.cpu().abs().flatten(1).mean(1, dtype=torch.float64)
     with tqdm(total=max_iterations, unit="iteration", disable=not progress) as bar:
         try:
             for _ in _search(

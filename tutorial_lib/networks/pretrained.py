@@ -172,15 +172,10 @@ def _lite(name: str) -> Classifier:
         )
     network.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
     mean, std = [127 / 255] * 3, [128 / 255] * 3
-    transforms = checks.extra("torchvision.transforms", "networks")
-    transform = transforms.Compose(
-        [
-            transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(mean, std),
-        ]
-    )
+    models = checks.extra("torchvision.models", "networks")
+    bicubic = checks.extra("torchvision.transforms", "networks").InterpolationMode.BICUBIC
+    look = dict(crop_size=size, resize_size=size, interpolation=bicubic, mean=mean, std=std)
+    transform = models.ResNet50_Weights.IMAGENET1K_V1.transforms(**look)
     return Classifier(network, transform, mean, std, categories())
 
 

@@ -5,9 +5,16 @@ picture; `rows.py` and `cases.py` make the maps and `measures.py` the numbers; `
 what is done; `tables.py` and `drawings.py` show it.
 """
 
-from tutorial_lib.reproduce.config import Config, list_configs, load_config
-from tutorial_lib.reproduce.runner import run
-from tutorial_lib.reproduce.tables import claims, differences, summary, text
+from tutorial_lib import checks
+
+# Its tables and drawings need these throughout, so they are asked for once, before its modules.
+checks.extra("matplotlib", "all")
+checks.extra("pandas", "all")
+checks.extra("scipy", "all")
+
+from tutorial_lib.reproduce.config import Config, list_configs, load_config  # noqa: E402
+from tutorial_lib.reproduce.runner import run  # noqa: E402
+from tutorial_lib.reproduce.tables import claims, differences, summary, text  # noqa: E402
 
 __all__ = [
     "Config",

@@ -53,20 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         if given.cost:
             print(passes(config).to_string())
             return 0
-        folder = run(
-            given.name,
-            model=given.model,
-            images=given.images,
-            limit=given.limit,
-            spread=given.spread,
-            device=given.device,
-            out=given.out,
-            effort=effort,
-            conventions=conventions,
-            seed=given.seed,
-            batch_size=given.batch_size,
-            threads=given.threads,
-        )
+        names = "model images limit spread device out seed batch_size threads".split()
+        options = {name: getattr(given, name) for name in names}
+        folder = run(given.name, effort=effort, conventions=conventions, **options)
         if finished(folder):
             report(folder, config)
         else:

@@ -4,7 +4,6 @@
 has both the paper's and the program's way of computing a column names the second `..._program`.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -110,7 +109,7 @@ def invariance(case: DigitCase) -> dict[str, float]:
 def measured(case: Case | DigitCase, wanted: tuple[str, ...]) -> dict[str, float | str]:
     """The numbers of the functions that `wanted` columns come from, and what a search found.
 
-    "note" says why a number is missing: a measure that says nothing raises ValueError, or is NaN.
+    "note" says why a number is missing: a measure that is not defined for a case raises ValueError.
     """
     numbers, notes = {}, []
     for function in dict.fromkeys(function_of(column) for column in wanted):
@@ -118,7 +117,6 @@ def measured(case: Case | DigitCase, wanted: tuple[str, ...]) -> dict[str, float
             numbers |= function(case)
         except ValueError as error:
             notes.append(str(error))
-    notes += [f"{c}: not a number" for c in wanted if math.isnan(numbers.get(c, 0.0))]
     return {**numbers, **case.extra, "note": "; ".join(dict.fromkeys(notes))}
 
 

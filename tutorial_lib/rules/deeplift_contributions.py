@@ -75,15 +75,8 @@ def deeplift(
         return Explanation(network, *pairs.unbind(1), target, rules, normalize).multipliers()
 
     probe_function = partial(probes.pair, baseline=baseline, seed=seed)
-    return average(
-        model,
-        x,
-        target,
-        probe_function,
-        batch_size=batch_size,
-        progress=progress,
-        gradient_of=multipliers,
-    )
+    options = dict(batch_size=batch_size, progress=progress, gradient_of=multipliers)
+    return average(model, x, target, probe_function, **options)
 
 
 def deeplift_trace(

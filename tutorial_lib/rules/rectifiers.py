@@ -79,15 +79,8 @@ def _walked(rule: Callable, model, x, target, batch_size, seed, progress) -> Ten
         return reaching_input(tape, partial(rule, tape), one_hot(target, tape.values[tape.output]))
 
     probe_function = partial(probes.point, seed=seed)
-    attribution = average(
-        model,
-        x,
-        target,
-        probe_function,
-        batch_size=batch_size,
-        progress=progress,
-        gradient_of=walk,
-    )
+    options = dict(batch_size=batch_size, progress=progress, gradient_of=walk)
+    attribution = average(model, x, target, probe_function, **options)
     if not rectifiers:
         warnings.warn(
             f"model: {name} changes what passes back through rectifiers (ReLU and its kin), and "

@@ -81,12 +81,5 @@ def lrp(
         return reaching_input(tape, rules, one_hot(target, score) * score)
 
     probe_function = partial(probes.point, seed=seed)
-    return average(
-        model,
-        x,
-        target,
-        probe_function,
-        batch_size=batch_size,
-        progress=progress,
-        gradient_of=relevance,
-    )
+    options = dict(batch_size=batch_size, progress=progress, gradient_of=relevance)
+    return average(model, x, target, probe_function, **options)

@@ -20,10 +20,7 @@ def tangent(
     >>> tangent([0, 1], [0, 2], place=1.0, height=2.0, slope=2.0, heatmap=torch.ones(9, 9))
     """
     heatmap = np.asarray(heatmap)
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(7.0, 3.0), width_ratios=[1.4, 1], layout="constrained"
-    )
-    plt.close(fig)
+    fig, (left, right) = _two_panels(3.0, [1.4, 1])
     left.plot(grid, score, color=COLOURS[0])
     left.axline((float(place), float(height)), slope=float(slope), color=COLOURS[1], ls="--")
     left.plot(place, height, "o", color=COLOURS[1])
@@ -53,10 +50,7 @@ def riemann(
     if intervals % steps:
         raise ValueError(f"steps: expected a divisor of {intervals}, got {steps}")
     heights = slope[intervals // steps :: intervals // steps]
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(7.0, 3.0), width_ratios=[1.5, 1], layout="constrained"
-    )
-    plt.close(fig)
+    fig, (left, right) = _two_panels(3.0, [1.5, 1])
     left.bar(
         np.arange(steps) / steps,
         heights,
@@ -94,16 +88,14 @@ def search_path(
     """
     where, told = (np.asarray(v, dtype=float) for v in (path_sigmas, path_values))
     order, best = np.arange(1, len(where) + 1), int(told.argmin())
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2), layout="constrained", dpi=120)
-    plt.close(fig)
+    fig, (left, right) = _two_panels(3.2, width=7.4, dpi=120)
     left.plot(sigmas, values, color="0.55", label="the curve, on a grid")
     for axes, across, up in ((left, where, told), (right, order, where)):
         look = dict(ls=":" if axes is right else "none", marker="o", ms=4, color=COLOURS[0])
         axes.plot(across, up, label="evaluations", **look)
         axes.plot(across[0], up[0], "s", ms=8, mfc="none", mew=1.8, color=COLOURS[1], label="start")
         axes.plot(across[best], up[best], "D", ms=8, color=COLOURS[2], label="best")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
+        _open_frame(axes)
     left.set(xlabel="sigma", ylabel=ylabel)
     right.set(xlabel="evaluation", ylabel="sigma")
     left.legend(frameon=False, fontsize=9)
@@ -118,10 +110,7 @@ def perturbation(picture: Sequence, curves: dict[str, Sequence[float]], step: in
 
     >>> perturbation(torch.rand(3, 9, 9), {"map": [1, 0.5], "random": [1, 0.9]}, step=1)
     """
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(7.0, 2.9), width_ratios=[1, 1.5], layout="constrained"
-    )
-    plt.close(fig)
+    fig, (left, right) = _two_panels(2.9, [1, 1.5])
     left.imshow(as_picture(picture).clip(0, 1))
     left.set(xticks=[], yticks=[])
     for i, (label, values) in enumerate(curves.items()):
@@ -134,8 +123,7 @@ def perturbation(picture: Sequence, curves: dict[str, Sequence[float]], step: in
     right.set(xlim=(-0.3, len(next(iter(curves.values()))) - 0.7))
     right.set_ylim(min(every.min(), 0.5) - 0.05, max(every.max(), 1.0) + 0.15)
     right.legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
-    right.spines[["top", "right"]].set_visible(False)
-    right.grid(alpha=0.25)
+    _open_frame(right)
     return fig
 
 
@@ -204,6 +192,19 @@ def dots(
     return fig
 
 
+def _two_panels(height: float, ratios: Sequence = (1, 1), width: float = 7.0, **options):
+    """A closed figure with two axes side by side."""
+    size = dict(figsize=(width, height), width_ratios=ratios, layout="constrained")
+    fig, axes = plt.subplots(1, 2, **size, **options)
+    plt.close(fig)
+    return fig, axes
+
+
+def _open_frame(ax) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(alpha=0.25)
+
+
 def _arrow(ax, start: tuple, end: tuple, weight: float) -> None:
     colour, style = (COLOURS[0], "-") if weight > 0 else (COLOURS[1], "--")
     look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 40, "shrinkB": 40}
@@ -224,8 +225,7 @@ def chord(
     >>> chord([0, 1, 2], [0, 0, 1], {"chord": [0, 0, 1]}, k=2, slope=1.0)
     """
     grid, score = np.asarray(grid, dtype=float), np.asarray(score, dtype=float)
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7.0, 3.0), layout="constrained")
-    plt.close(fig)
+    fig, (left, right) = _two_panels(3.0)
     left.plot(grid, score, color=COLOURS[6], label="score")
     left.plot(grid[[0, k]], score[[0, k]], "o-", color=COLOURS[0], label="chord")
     left.axline((grid[k], score[k]), slope=slope, color=COLOURS[1], ls="--", label="tangent")
@@ -237,6 +237,5 @@ def chord(
     right.set(xlabel="x", ylabel="contribution")
     right.legend(frameon=False, fontsize=9, loc="upper left")
     for ax in (left, right):
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.25)
+        _open_frame(ax)
     return fig

@@ -8,12 +8,14 @@ import html
 import io
 from collections.abc import Sequence
 
-import ipywidgets
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tutorial_lib import checks
 from tutorial_lib.show import plots
+
+ipywidgets = checks.extra("ipywidgets", "show")
 
 STYLE = (
     "<style>.tl-slider .widget-label{text-align:left;width:100%}"
