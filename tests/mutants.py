@@ -572,7 +572,11 @@ MUTANTS = {
         "if any(odd) and torch.is_grad_enabled() and x.requires_grad:",
         "if any(odd):",
     ),
-    "channels last read as first": ("cam/class_activation.py", "map_.movedim(3, 1)", "map_"),
+    "channels last read as first": (
+        "cam/class_activation.py",
+        "activation.movedim(3, 1), gradient.movedim(3, 1)",
+        "activation, gradient",
+    ),
     "proportions turned round": (
         "cam/layer_outputs.py",
         "_proportional((a, b), x.shape[2:])",

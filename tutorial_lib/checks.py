@@ -47,9 +47,8 @@ def weights(value: Callable) -> None:
     if not isinstance(value, nn.Module) or not any(True for _ in value.parameters()):
         raise TypeError(
             "model: noise on the weights needs an nn.Module with parameters, got "
-            f"{type(value).__name__}; of a function, write a module whose forward calls yours: "
-            "class Scores(nn.Module) with __init__ keeping the network as self.network, "
-            "forward(self, z) returning self.network(z).logits, then Scores().eval()"
+            f"{type(value).__name__}; for a function of one write class Scores(nn.Module) that has "
+            "the network as self.network and whose forward(self, z) calls it, then Scores().eval()"
         )
 
 
@@ -124,9 +123,8 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
     if value.shape[0] != rows:
         raise ValueError(
             f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} "
-            f"rows, it returned {_returned(value)}. A tensor that it holds beside its input, with "
-            "a row for each picture, does not follow the rows of a pass: explain the pictures one "
-            "at a time, for example with lambda z: model(z, y[i : i + 1].expand(len(z), -1))"
+            f"rows, it returned {_returned(value)}. A tensor y that it holds, with a row for each "
+            "picture, does not follow: explain picture i by lambda z: model(z, y[i : i + 1])"
         )
     if (most := int(target.max())) >= value.shape[1]:
         raise ValueError(

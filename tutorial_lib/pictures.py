@@ -133,10 +133,8 @@ def _bundled(file: str) -> Path:
     try:
         return Path(str(files("skimage") / "data" / file))
     except ImportError as error:
-        raise ImportError(
-            "name: the bundled photographs are in scikit-image, which is not installed; "
-            "pip install 'tutorial_lib[networks]' brings it"
-        ) from error
+        need = "name: bundled photographs need scikit-image; pip install 'tutorial_lib[networks]'"
+        raise ImportError(need) from error
 
 
 def _check_size(picture: Image.Image) -> None:

@@ -110,20 +110,20 @@ def average(
     checks.model(model)
     x = checks.pictures(x)
     target = checks.target(target, x)
-    plain = gradient_of is gradients
-    per_picture = dict(per_picture or {})
+    per_picture, exact = dict(per_picture or {}), gradient_of is not gradients
     passes = Passes(batch_size, x)
 
     def one_pass(network: Callable, points: Tensor, target: Tensor, *rows: Tensor) -> Tensor:
         return gradient_of(network, points, target, **dict(zip(per_picture, rows, strict=True)))
 
-    with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=not plain):
+    with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=exact):
         found = examine(model, x)
         passes.rows = len(x) if found.fixed_rows else passes.rows
         all_probes = probes(x)
         total = _RunningTotal(x, standard_error)
         change, network = None, model
-        with tqdm(total=all_probes.count * len(x), unit="gradient", disable=not progress) as bar:
+        count = all_probes.count * len(x)
+        with tqdm(total=count, unit="gradient", disable=not progress) as bar:
             for chunk in _chunks(all_probes, len(x), passes):
                 if chunk.change is not change:
                     change = chunk.change

@@ -19,6 +19,7 @@ from tutorial_lib import checks
 
 # Of a map of a probability: below it, the probability does not move with any input.
 FLAT = 1e-6
+SKIP = "`with tl.skip_model_check():` explains it all the same"
 _on = ContextVar("model check", default=True)
 _examined: WeakKeyDictionary[Callable, dict[tuple, "Findings"]] = WeakKeyDictionary()
 
@@ -74,24 +75,21 @@ def _look(model: Callable, x: Tensor) -> Findings:
     pair = _two_rows(x)
     together, ending = _graph(model, pair)
     alone = [_scores(model, row) for row in pair.split(1)]
-    if together is None or None in [together, *alone]:
+    if any(scores is None for scores in (together, *alone)):
         # Perhaps it holds a tensor with a row for each picture: then it takes len(x) rows.
         return Findings(fixed_rows=_scores(model, x) is not None, ending=ending)
     again = _scores(model, pair)
     if again is None or _differ(together, again, x):
         raise ValueError(
-            "model: its scores change from call to call with the same input, so a map would be of "
-            "no one function. F.dropout drops at random unless it is called with "
-            "training=self.training; noise made in forward() needs a fixed seed. "
-            "`with tl.skip_model_check():` explains it all the same"
+            "model: its scores change from call to call with the same input. F.dropout drops at "
+            "random unless it gets training=self.training; noise made in forward() needs a fixed "
+            f"seed. {SKIP}"
         )
     if _differ(together, torch.cat(alone), x):
         raise ValueError(
-            "model: the scores of a row change with the other rows of its batch, and here the rows "
-            "of a pass are different points, so each map would be of a mixture. Does forward() "
-            "take a mean, norm or softmax over dimension 0 (dynamic quantization takes the largest "
-            "number)? Let it go over the other dimensions, z - z.mean(1, keepdim=True). "
-            "`with tl.skip_model_check():` explains it all the same"
+            "model: the scores of a row change with the other rows of its batch, so each map would "
+            "be of a mixture. A mean, norm or softmax over dimension 0 (or dynamic quantization) "
+            f"does that; let it go over the others: z - z.mean(1, keepdim=True). {SKIP}"
         )
     return Findings(ending=ending)
 
@@ -153,9 +151,8 @@ def warn_if_saturated(found: Findings, attribution: Tensor) -> None:
     if bool(flat.any()):
         warnings.warn(
             f"model: it ends in a {found.ending}, which is saturated at pictures "
-            f"{flat.nonzero().flatten().tolist()} of x: the probability is so near to 0 or 1 that "
-            "its gradient is 0 or rounding, and so is the map. Explain the logits, the scores "
-            f"before the {found.ending}",
+            f"{flat.nonzero().flatten().tolist()} of x, so its gradient and the map are 0 or "
+            f"rounding. Explain the logits, the scores before the {found.ending}",
             UserWarning,
             stacklevel=4,
         )

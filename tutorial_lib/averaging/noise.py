@@ -120,11 +120,9 @@ def reweighted(model: nn.Module, *, sigma: float, seed: int) -> nn.Module:
     generators: dict[torch.device, torch.Generator] = {}
     for p in noisy.parameters():  # weights that have two names come once
         if p.is_floating_point():
-            if p.device not in generators:
-                generators[p.device] = torch.Generator(p.device).manual_seed(seed)
+            rng = generators.setdefault(p.device, torch.Generator(p.device).manual_seed(seed))
             wide = torch.promote_types(p.dtype, torch.float32)
-            eta = torch.empty(p.shape, device=p.device, dtype=wide)
-            eta.normal_(1, sigma, generator=generators[p.device])
+            eta = torch.empty(p.shape, device=p.device, dtype=wide).normal_(1, sigma, generator=rng)
             p.data = eta.mul_(p.detach()).to(p.dtype)
     return noisy
 

@@ -16,10 +16,8 @@ from torch import Tensor
 from tutorial_lib import checks
 from tutorial_lib.averaging import noise
 from tutorial_lib.averaging.engine import Block, Probes
-from tutorial_lib.averaging.quadrature import RULES, quadrature
+from tutorial_lib.averaging.quadrature import RULES, quadrature  # noqa: F401
 from tutorial_lib.averaging.seeded_noise import child_seed, noise_blocks, slices
-
-__all__ = ["RULES", "quadrature"]
 
 
 def point(x: Tensor, *, seed: int = 0) -> Probes:

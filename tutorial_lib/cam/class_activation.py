@@ -125,10 +125,9 @@ def _cells(
     if gradient is None:
         raise layer_outputs.unused(model, module)
     wide = checks.accumulator(activation.dtype)
-    maps = activation.detach().to(wide), gradient.to(wide)
-    if (channels or layer_outputs.channels(maps[0], model, module, points)) == "last":
-        maps = [map_.movedim(3, 1) for map_ in maps]
-    activation, gradient = maps  # (N, K, h, w)
+    activation, gradient = activation.detach().to(wide), gradient.to(wide)
+    if (channels or layer_outputs.channels(activation, model, module, points)) == "last":
+        activation, gradient = activation.movedim(3, 1), gradient.movedim(3, 1)  # (N, K, h, w)
     alpha = gradient.mean((2, 3), keepdim=True)
     return (alpha * activation).sum(1)
 

@@ -131,13 +131,7 @@ def randomisation(
     return found
 
 
-def compare(
-    a: Tensor,
-    b: Tensor,
-    names: tuple[str, str] = ("a", "b"),
-    ranks: bool = False,
-    absolute: bool = False,
-) -> Tensor:
+def compare(a: Tensor, b: Tensor, names=("a", "b"), ranks=False, absolute=False) -> Tensor:
     """Correlation of two batches of maps; an error begins with the name of what is at fault."""
     pair = [_entries(name, value, absolute) for name, value in zip(names, (a, b), strict=True)]
     if a.shape != b.shape:

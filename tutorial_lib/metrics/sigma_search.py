@@ -11,7 +11,6 @@ from tqdm.auto import tqdm
 from tutorial_lib import checks
 from tutorial_lib.averaging.methods import smooth_taylor
 from tutorial_lib.averaging.seeded_noise import child_seed
-from tutorial_lib.fast.passes import Passes
 from tutorial_lib.heatmaps import heatmap
 from tutorial_lib.metrics.perturbation import aupc
 from tutorial_lib.metrics.total_variation import autvc
@@ -84,7 +83,7 @@ def adaptive_noise(
     checks.count("max_stop", max_stop, least=0)
     checks.positive("learning_rate", learning_rate)
     checks.positive("decay", decay, most=1)
-    batch_size, seed = Passes(batch_size, x).rows, checks.seed(seed)
+    seed = checks.seed(seed)
     if metric is not None and objective != "aupc":
         raise ValueError("metric: give an objective or a metric, got both")
     if callable(objective):

@@ -194,11 +194,7 @@ def _record(config: Config, model: str, images, device, threads: int, options: d
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "table": config.name,
-        "source": config.source,
-        "effort": config.effort,
-        "conventions": config.conventions,
-        "rows": config.rows,
-        "settings": config.settings,
+        **{k: getattr(config, k) for k in ("source", "effort", "conventions", "rows", "settings")},
         "measures": list(config.measures),
         "model": model,
         "images": str(Path(images)),

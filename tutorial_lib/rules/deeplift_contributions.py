@@ -7,7 +7,6 @@ import difflib
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,6 @@ from tutorial_lib.averaging.engine import average
 from tutorial_lib.fast.precision_modes import precision_for
 from tutorial_lib.rules.deeplift_multipliers import Explanation, Multipliers
 from tutorial_lib.rules.linear_steps import DENSE
-
-if TYPE_CHECKING:
-    import pandas
 
 RULES = ("rescale", "reveal_cancel", "genomics")
 
@@ -87,7 +83,7 @@ def deeplift_trace(
     baseline: float | Tensor = 0.0,
     rule: str | Mapping[nn.Module | str, str] = "rescale",
     normalize: bool = False,
-) -> "pandas.DataFrame":
+) -> "pandas.DataFrame":  # noqa: F821
     """Every step of `deeplift` on one picture, a row for each unit, for networks that fit the eye.
 
     Columns: operation, module, unit, reference, value, D, D+, D-, m+, m-, contribution
@@ -115,7 +111,7 @@ def deeplift_trace(
     return concat(tables[::-1])
 
 
-def _table(explanation: Explanation, i: int, up: Multipliers) -> "pandas.DataFrame":
+def _table(explanation: Explanation, i: int, up: Multipliers) -> "pandas.DataFrame":  # noqa: F821
     """One value of a single picture with its multipliers, a row for each unit."""
     frame = checks.extra("pandas", "show").DataFrame
     step, d, s = explanation.maker.get(i), explanation.difference(i), explanation.sizes[i]

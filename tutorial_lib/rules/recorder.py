@@ -84,8 +84,8 @@ class _Recorder(TorchDispatchMode):
         name = op._schema.name.split("::")[1]
         for tensor in tensors:
             self.check_fresh(name, tensor)
-        written = op._schema.is_mutable and [*args[:1], kwargs.get("out")]
-        if written and any(_memory(t) in self.constants for t in written if _is_tensor(t)):
+        written = [*args[:1], kwargs.get("out")] if op._schema.is_mutable else []
+        if any(isinstance(t, Tensor) and _memory(t) in self.constants for t in written):
             raise self._unfollowed(name)
         shape_only = name.endswith("_like") or name.startswith("new_") or name in NO_VALUES
         if shape_only or not any(id(t) in self.number for t in tensors):
@@ -200,10 +200,6 @@ def _attention_in_steps() -> Iterator[None]:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -72,9 +72,8 @@ def _walked(rule: Callable, model, x, target, batch_size, seed, progress) -> Ten
         rectifiers += sum(map(_rectifies, tape.steps))
         if stairs := next((step for step in tape.steps if step.name in STAIRS), None):
             raise NotImplementedError(
-                f"model: {stairs.name} at {stairs.where} has the derivative 0 wherever it has one, "
-                f"so {name} would be 0 behind it. If that is a straight-through function, whose "
-                "backward pass is its own, explain the model with tl.gradient, which uses it"
+                f"model: {stairs.name} at {stairs.where} has the derivative 0, so {name} would be "
+                "0. A straight-through function's own backward pass is used by tl.gradient"
             )
         return reaching_input(tape, partial(rule, tape), one_hot(target, tape.values[tape.output]))
 

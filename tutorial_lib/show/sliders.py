@@ -87,12 +87,9 @@ def filmstrip(frames: Sequence[Image.Image], labels: Sequence[str], count: int =
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     width, height = frames[0].size
     columns = 3 if width < 1.5 * height else 2 if width < 2.5 * height else 1
-    strip = plots.picture_grid(
-        [frames[i] for i in chosen],
-        [labels[i] for i in chosen],
-        columns=min(columns, len(chosen)),
-        size=plots.WIDTH / columns,
-    )
+    shown, titles = ([items[i] for i in chosen] for items in (frames, labels))
+    look = dict(columns=min(columns, len(chosen)), size=plots.WIDTH / columns)
+    strip = plots.picture_grid(shown, titles, **look)
     return _png(_draw(strip, 150))
 
 
