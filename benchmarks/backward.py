@@ -1,6 +1,6 @@
 """What changed backward rules cost beside gradients, in one run: medians of ratios over rounds.
 
-python tests/benchmarks/backward.py
+python benchmarks/backward.py
 """
 
 import statistics

@@ -1,7 +1,7 @@
 """What a gradient must cost on this machine, what it does cost, and where the time goes.
 
-    python tests/benchmarks/limits.py                                    printed
-    python tests/benchmarks/limits.py --out book/results/limits.csv      and stored
+    python benchmarks/limits.py                                    printed
+    python benchmarks/limits.py --out book/results/limits.csv      and stored
 
 Two limits of the machine are measured, in between the rest: `arithmetic`, the rate of a large
 matrix product or 1 x 1 convolution (GFLOP/s), and `memory`, what a copy of a large tensor reads and
@@ -30,13 +30,13 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 import tutorial_lib as tl
-from tutorial_lib.fast.precision_modes import applied
+from tutorial_lib.fast.passes import Passes
+from tutorial_lib.fast.precision_modes import precision_for
 
 FIELDS = ["device", "machine", "precision", "model", "kind", "time", "low", "high", "arithmetic"]
 FIELDS += ["memory", "work", "moved", "least", "rounds"]
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
 BYTES = {"cpu": 2**28, "cuda": 2**31}
-ROWS = {"cpu": 8, "cuda": 50}  # of a pass, about, which share the reading of the weights
 SAMPLES, WARM, TRIES = 50, 4, 4
 POINTWISE, LARGER = "1 x 1 convolutions", "larger convolutions"
 SLOPES, NORMS, DENSE = "activations", "batch norms", "linear layers"
@@ -143,7 +143,7 @@ def measure(model: str, device: str, rounds: int, peaks: list) -> tuple[dict, li
     with torch.no_grad():
         target = int(fast(x).argmax())
     call = partial(tl.smoothgrad, fast, x, target, sigma=SIGMA, samples=SAMPLES)
-    for _ in range(WARM):  # passes of all sizes are tried
+    for _ in range(WARM):
         call()
     times = defaultdict(list)
     for _ in range(rounds):
@@ -152,9 +152,9 @@ def measure(model: str, device: str, rounds: int, peaks: list) -> tuple[dict, li
         spent = profiled(call, device)
         for kind in KINDS:
             times[kind].append(spent[kind] / SAMPLES)
-        with applied(torch.device(device)):
+        with precision_for(torch.device(device)):
             peaks.append(limits(device))
-    return times, needed(fast, x, ROWS[device])
+    return times, needed(fast, x, Passes(None, x).rows)
 
 
 def row(values: list[float], **own: float) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """How fast the measures are beside simple peers, in one run: medians of ratios over rounds.
 
-python tests/benchmarks/metrics.py
+python benchmarks/metrics.py
 """
 
 import statistics

@@ -1,7 +1,7 @@
 """How many gradients a second: ours, the bare floor under it, and its peers, in one run.
 
-    python tests/benchmarks/rates.py                       the table for this machine, printed
-    python tests/benchmarks/rates.py --out book/results/rates.csv      and stored
+    python benchmarks/rates.py                       the table for this machine, printed
+    python benchmarks/rates.py --out book/results/rates.csv      and stored
 
 For every network and method all contenders take turns, round by round; a ratio is the median over
 rounds of ours beside theirs. Each has a process of its own, as its users do, so that none works
@@ -39,13 +39,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import captum.attr as peer
+import timm.layers
 import torch
 import torchvision
 from torch import Tensor, nn
 
 import tutorial_lib as tl
-from tutorial_lib.fast import passes as chunks
-from tutorial_lib.fast.precision_modes import PRECISIONS, applied
+from tutorial_lib.fast.lean_layers import LeanConv2dSame, LeanReLU6
+from tutorial_lib.fast.precision_modes import PRECISIONS, precision_for
 
 SIZES = {"cpu": (1, 2, 3, 4, 6, 8, 12, 16), "cuda": (8, 16, 32, 50, 64, 100, 128)}
 LOOP = {"cpu": 24, "cuda": 1200}  # passes of the two loops
@@ -78,6 +79,7 @@ class Contest:
     def __init__(self, method: str, bare: nn.Module, fast: nn.Module, x: Tensor):
         self.method, self.bare, self.fast, self.x = method, bare, fast, x
         self.forward = method == "perturbation"
+        self.plain = without_lean(fast)
         with torch.no_grad():
             self.target = int(fast(x).argmax())
         self.calls = {"floor": self.floor, "ours": self.ours}
@@ -100,7 +102,7 @@ class Contest:
                 torch.autograd.grad(network(z)[:, self.target].sum(), z)
 
     def floor(self, count: int, size: int) -> None:
-        self.passes(self.fast, count, size)
+        self.passes(self.plain, count, size)
 
     def ours(self, count: int, size: None = None) -> Tensor:
         network, x, target = self.fast, self.x, self.target
@@ -150,7 +152,31 @@ class Contest:
             return True
         lines = Path("/proc/meminfo").read_text().splitlines() if LINUX else []
         free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-        return not free or 1.1 * count * chunks.held(self.bare, self.x) < free[0]
+        return not free or 1.1 * count * kept(self.bare, self.x) < free[0]
+
+
+def kept(network: nn.Module, row: Tensor) -> int:
+    """Bytes that a pass of one row keeps for its backward pass."""
+    blocks = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        blocks[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor.detach()  # the tensor itself would hold the graph that holds it
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(row.clone().requires_grad_())
+    return sum(blocks.values())
+
+
+def without_lean(network: nn.Module) -> nn.Module:
+    """A prepared network with PyTorch's and timm's own layers: folded, channels last, frozen."""
+    plain = copy.deepcopy(network)
+    for layer in plain.modules():
+        if type(layer) is LeanReLU6:
+            layer.__class__ = nn.ReLU6
+        elif type(layer) is LeanConv2dSame:
+            layer.__class__ = timm.layers.Conv2dSame
+    return plain
 
 
 def agreement(contest: Contest) -> str:
@@ -248,7 +274,7 @@ def serve(line: Connection, name: str, network: str, method: str, device: str, k
         "peak": lambda *given: peak(partial(call, *given), device),
         "rate": rate,
     }
-    with tl.precision(kind), applied(torch.device(device)):
+    with tl.precision(kind), precision_for(torch.device(device)):
         while question := line.recv():
             line.send(answers[question[0]](*question[1:]))
             if device == "cuda":

@@ -7,17 +7,13 @@ pass), and over the rounds, in which all variants and sizes take turns, the medi
 a second), `low` and `high`. The variants: "gradients of all" asks for the gradients of the
 parameters too, as backward() does where nobody has frozen them; the others ask for the input's
 alone: of the network as timm makes it ("of the input"), with "channels last", with "folded" batch
-norm, with both ("both"), with the lean layers of `prepare` on top ("lean"), where memory is kept
-from one pass to the next as well ("memory kept"), and with packed weights too ("weights packed");
-the last two after two passes. "compiled" is "both" through torch.compile, at one size; compiling
-and the first pass took `seconds`.
+norm, with both ("both"), and with the lean layers of `prepare` on top ("lean"). "compiled" is
+"both" through torch.compile, at one size; compiling and the first pass took `seconds`.
 """
 
 import argparse
-import contextlib
 import copy
 import csv
-import ctypes
 import statistics
 import sys
 import time
@@ -25,18 +21,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tutorial_lib.prepare import _channels_last, _fold_norms
 
 import tutorial_lib as tl
-from tutorial_lib import convolve, lean, memory, packed
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.benchmarks.rates import machine
+from benchmarks.rates import machine, networks, without_lean
 
 FIELDS = ["machine", "variant", "size", "rate", "low", "high", "seconds"]
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 32)
 TARGET, COUNT, COMPILED = 967, 24, 4
-KEPT, PACKED = "memory kept", "weights packed"
 
 
 def of_all(network, z):
@@ -51,39 +44,18 @@ def of_input(network, z):
     torch.autograd.grad(network(z.requires_grad_())[:, TARGET].sum(), z)
 
 
-def of_lean(network, z):
-    """The same where lean layers are on."""
-    with lean.layers():
-        of_input(network, z)
-
-
 def variants():
     """name: (what is done, with which network)."""
-    as_made = tl.models._lite("efficientnet_lite0").network.eval()
-    wanting = copy.deepcopy(as_made).requires_grad_(True)
-    fast = tl.load_model("efficientnet_lite0", device="cpu").network
-    both = copy.deepcopy(as_made)  # without lean layers, which torch.compile might stumble over
-    _fold_norms(both, torch.zeros(1, 3, 224, 224))
-    _channels_last(both)
-    folded = copy.deepcopy(both).to(memory_format=torch.contiguous_format)
-    last = copy.deepcopy(as_made).to(memory_format=torch.channels_last)
+    wanting, fast, _ = networks("efficientnet_lite0", "cpu")
+    as_made, both = copy.deepcopy(wanting).requires_grad_(False), without_lean(fast)
     return {
         "gradients of all": (of_all, wanting),
         "of the input": (of_input, as_made),
-        "channels last": (of_input, last),
-        "folded": (of_input, folded),
+        "channels last": (of_input, copy.deepcopy(as_made).to(memory_format=torch.channels_last)),
+        "folded": (of_input, copy.deepcopy(both).to(memory_format=torch.contiguous_format)),
         "both": (of_input, both),
-        "lean": (of_lean, fast),
-        KEPT: (of_lean, fast),
-        PACKED: (of_lean, fast),
+        "lean": (of_input, fast),
     }
-
-
-def forget():
-    """The memory that was kept is given back, and glibc's settings are what it comes to itself."""
-    if setting := memory._setting():
-        setting(memory.TRIM_THRESHOLD, 2 * memory.LARGE)
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def main() -> None:
@@ -106,20 +78,11 @@ def main() -> None:
     for turn in range(options.rounds + 1):  # the first one warms up
         for key, run in runs.items():
             z, passes = x.repeat(key[1], 1, 1, 1), max(1, COUNT // key[1])
-            with contextlib.ExitStack() as stack:
-                if key[0] in (KEPT, PACKED):
-                    stack.callback(forget)
-                    stack.enter_context(memory.kept(x.device))
-                    if key[0] == PACKED:
-                        stack.enter_context(packed.kept())
-                    for _ in range(2):  # weights are packed between the two
-                        run(z.detach())
-                        convolve.passed()
-                start = time.perf_counter()
-                for _ in range(passes):
-                    run(z.detach())
-                if turn:
-                    rates[key].append(passes * key[1] / (time.perf_counter() - start))
+            start = time.perf_counter()
+            for _ in range(passes):
+                run(z.detach().clone())
+            if turn:
+                rates[key].append(passes * key[1] / (time.perf_counter() - start))
     with options.out.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from tutorial_lib import checks
 
-# A pass of 10 pictures of 224 x 224 is within 5 % of the best size on the CPUs that we measured
+# A pass of 6 pictures of 224 x 224 is near the best size on the CPUs that we measured
 # (book/results/sizes.csv); on a GPU 50 is a whole map with the papers' number of steps.
-NUMBERS_PER_PASS = {"cpu": 10 * 3 * 224 * 224, "cuda": 50 * 3 * 224 * 224}
+NUMBERS_PER_PASS = {"cpu": 6 * 3 * 224 * 224, "cuda": 50 * 3 * 224 * 224}
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
 
 
