@@ -8,8 +8,9 @@ PACKAGE := $(wildcard tutorial_lib/*.py tutorial_lib/*/*.py tutorial_lib/reprodu
 PAGES := $(shell grep -ls '^kernelspec:' book/*.md)
 NOTEBOOKS := $(PAGES:book/%.md=_build/notebooks/%.ipynb)
 CHECKED := $(PAGES:book/%.md=_build/nbval/%.passed)
-EXPECTED := $(wildcard tests/expected_outputs/*.json)
-BOOK := _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/results/* book/results/*/*)
+EXPECTED := $(wildcard tests/book/expected_outputs/*.json)
+BOOK_LIB := $(wildcard book/_lib/*.py)
+BOOK := _config.yml _toc.yml $(BOOK_LIB) $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/results/* book/results/*/*)
 
 # $(call step,name,command,hint): say what runs; where it fails, say so and what helps.
 define step
@@ -48,7 +49,7 @@ unit: .venv/installed
 	$(call step,unit and site tests,$(BIN)/pytest --ignore tests/test_mutants.py,pytest names the tests above)
 
 # The slowest test, run again only when the package or a test has changed.
-_build/mutants.passed: $(PACKAGE) $(wildcard tests/*.py) | .venv/installed
+_build/mutants.passed: $(PACKAGE) $(wildcard tests/*.py tests/*/*.py) | .venv/installed
 	$(call step,planted mistakes,$(BIN)/pytest tests/test_mutants.py,A mutant that no test notices is named above)
 	@mkdir -p $(@D) && touch $@
 
@@ -62,30 +63,32 @@ _build/mutants.passed: $(PACKAGE) $(wildcard tests/*.py) | .venv/installed
 	@echo "c.IPKernelApp.log_level = 40" > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
-# Notebook caches know nothing of the package: they go when it, or the environment, changes.
-_build/executed-with: .venv/installed $(PACKAGE)
+# Notebook caches know nothing of the code that pages import: they go when it, or the environment,
+# changes.
+_build/executed-with: .venv/installed $(PACKAGE) $(BOOK_LIB)
 	@mkdir -p _build && rm -rf _build/.jupyter_cache && touch $@
 
 $(VENDOR): web/package.json web/package-lock.json web/fetch.py | .venv/installed
 	$(call step,fetching MathJax and the widget manager,$(BIN)/python web/fetch.py $(VENDOR),See above)
 
-_build/notebooks/%.ipynb: book/%.md tests/notebooks.py $(EXPECTED) | .venv/installed
-	@$(BIN)/python tests/notebooks.py convert $< $@
+_build/notebooks/%.ipynb: book/%.md tools/notebooks.py $(EXPECTED) | .venv/installed
+	@$(BIN)/python tools/notebooks.py convert $< $@
 
 $(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with
 	@rm -rf _build/html _build/.doctrees
 	$(call step,running the chapters and building the site,$(BIN)/jupyter-book build . -W -n --keep-going,Sphinx's warnings above are errors here)
 	@touch $@
 
-_build/nbval/%.passed: _build/notebooks/%.ipynb _build/executed-with tests/nbval.ini
-	$(call step,nbval: every cell of $*,$(BIN)/pytest -c tests/nbval.ini $<,Where only stored outputs differ: make outputs)
+# Pages import book/_lib, and nbval runs them in another folder.
+_build/nbval/%.passed: _build/notebooks/%.ipynb _build/executed-with tests/book/nbval.ini
+	$(call step,nbval: every cell of $*,PYTHONPATH="$(CURDIR)/book" $(BIN)/pytest -c tests/book/nbval.ini $<,Where only stored outputs differ: make outputs)
 	@mkdir -p $(@D) && touch $@
 
 format: .venv/installed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 outputs: .venv/installed
-	$(call step,storing the checked outputs,$(BIN)/python tests/notebooks.py outputs $(PAGES),The cell above failed)
+	$(call step,storing the checked outputs,PYTHONPATH="$(CURDIR)/book" $(BIN)/python tools/notebooks.py outputs $(PAGES),The cell above failed)
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,10 +1,11 @@
 """From the book's pages (MyST Markdown) to notebooks that nbval checks and readers download.
 
-    python tests/notebooks.py convert PAGE NOTEBOOK   one page to one notebook
-    python tests/notebooks.py outputs PAGE...         run pages, store their checked outputs
+    python tools/notebooks.py convert PAGE NOTEBOOK   one page to one notebook
+    python tools/notebooks.py outputs PAGE...         run pages, store their checked outputs
 
-A cell tagged `nbval-check-output` is compared with the output stored in tests/expected_outputs,
-found by the cell's source. All other cells have to run without an error.
+A cell tagged `nbval-check-output` is compared with the output stored in
+tests/book/expected_outputs, found by the cell's source. All other cells have to run without an
+error.
 """
 
 import json
@@ -17,7 +18,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_output
 
 TAG = "nbval-check-output"
-EXPECTED = Path(__file__).parent / "expected_outputs"
+EXPECTED = Path(__file__).parents[1] / "tests/book/expected_outputs"
 MISSING = (
     "no expected output is stored for this cell: run `make outputs` and look at what changes\n"
 )
