@@ -52,9 +52,9 @@ def _checked(name: str, value: Tensor, shape: str) -> Tensor:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}")
     good = value.isfinite().flatten(1).all(1)
     if not bool(good.all()):
+        bad = (~good).nonzero().flatten().tolist()
         raise ValueError(
-            f"{name}: expected finite numbers; pictures {(~good).nonzero().flatten().tolist()} of "
-            f"{len(good)} hold NaN or infinity: leave them out"
+            f"{name}: expected finite numbers; leave out pictures {bad}, which hold NaN"
         )
     return value
 

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from tests.built import ROOT, cells, is_notebook, toc_pages
 from tools import notebooks
 
-NBVAL = ["-m", "pytest", "-c", str(ROOT / "tests/nbval.ini")]
+NBVAL = ["-m", "pytest", "-c", str(ROOT / "tests/book/nbval.ini")]
 SHELL = ("!", "%pip", "%conda", "%%bash", "%%sh", "%%script", "%system", "%%system", "%sx")
 
 
@@ -55,8 +55,8 @@ def test_a_hung_cell_fails_at_the_timeout(tmp_path):
 
 
 def test_the_timeout_is_set_where_make_reads_it():
-    assert "--nbval-cell-timeout=" in (ROOT / "tests/nbval.ini").read_text("utf-8")
-    assert "-c tests/nbval.ini" in (ROOT / "Makefile").read_text("utf-8")
+    assert "--nbval-cell-timeout=" in (ROOT / "tests/book/nbval.ini").read_text("utf-8")
+    assert "-c tests/book/nbval.ini" in (ROOT / "Makefile").read_text("utf-8")
 
 
 PAGE = """---

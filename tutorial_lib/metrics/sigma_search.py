@@ -84,6 +84,7 @@ def adaptive_noise(
     checks.positive("learning_rate", learning_rate)
     checks.positive("decay", decay, most=1)
     seed = checks.seed(seed)
+    batch_size = None if batch_size is None else checks.count("batch_size", batch_size)
     if metric is not None and objective != "aupc":
         raise ValueError("metric: give an objective or a metric, got both")
     if callable(objective):

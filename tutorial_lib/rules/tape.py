@@ -14,8 +14,8 @@ from tutorial_lib import checks
 
 OUTPUTS = {"_softmax", "_log_softmax", "sigmoid"}  # as a last step, they turn logits into shares
 RECURRENT = (
-    "No rule opens nn.LSTM or nn.GRU: tl.integrated_gradients and its kin explain them, "
-    "and a layer that you write step by step, from nn.Linear, sigmoid and tanh, can be followed"
+    "No rule opens nn.LSTM or nn.GRU: tl.integrated_gradients explains them, and a layer that "
+    "you write step by step, from nn.Linear, sigmoid and tanh, can be followed"
 )
 
 
