@@ -52,10 +52,8 @@ def _checked(name: str, value: Tensor, shape: str) -> Tensor:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}")
     good = value.isfinite().flatten(1).all(1)
     if not bool(good.all()):
-        bad = (~good).nonzero().flatten().tolist()
-        raise ValueError(
-            f"{name}: expected finite numbers; leave out pictures {bad}, which hold NaN"
-        )
+        bad = f"pictures {(~good).nonzero().flatten().tolist()} of {len(good)}"
+        raise ValueError(f"{name}: expected finite numbers; {bad} hold others, leave them out")
     return value
 
 

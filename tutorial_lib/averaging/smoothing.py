@@ -1,6 +1,6 @@
 """Smoothing: a method's maps averaged over noise on the input, on the weights, or on both.
 
-Every function has the form of `attribution.py`, and the same arguments and errors. Beside them:
+Every function has the form of `methods.py`, and the same arguments and errors. Beside them:
 
 method: M, the method that is smoothed, any attribution function of this form; further keywords go
     to it. The averaging methods draw fresh inner noise at each noisy copy, and all their probes
