@@ -1,9 +1,9 @@
 """Grad-CAM: what a layer's channels say for the target, and where.
 
 Arguments and errors as in `averaging/methods.py`. x: pictures (B, C, H, W). layer: a module of the
-model, or its dotted name, that runs once and returns maps (N, K, h, w), or (N, h, w, K). A name or layer
-that will not do is a TypeError or ValueError that says what could be meant. Where the model is a
-function, give the layer itself; under noise on the weights, which is put on a copy, its name.
+model, or its dotted name, that runs once and returns maps (N, K, h, w), or (N, h, w, K). A name or
+layer that will not do is a TypeError or ValueError that says what could be meant. Where the model
+is a function, give the layer itself; under noise on the weights, which is put on a copy, its name.
 """
 
 from collections.abc import Callable
