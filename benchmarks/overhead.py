@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import tutorial_lib as tl
-from tutorial_lib.averaging.model_check import examine
+from tutorial_lib.checks import examine
 
 METHODS = {  # name: (method, its keywords, points a map)
     "gradient": (tl.gradient, {}, 1),

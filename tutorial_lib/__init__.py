@@ -14,7 +14,6 @@ from tutorial_lib.averaging.methods import (
     integrated_gradients,
     smooth_taylor,
 )
-from tutorial_lib.averaging.model_check import skip_model_check
 from tutorial_lib.averaging.noise import (
     adaptive_sigma,
     inherent_noise,
@@ -25,6 +24,7 @@ from tutorial_lib.averaging.smoothing import adaptgrad, fusiongrad, noisegrad, s
 from tutorial_lib.cam import layer_outputs as layers
 from tutorial_lib.cam import receptive_field as receptive
 from tutorial_lib.cam.class_activation import grad_cam, guided_grad_cam
+from tutorial_lib.checks import skip_model_check
 from tutorial_lib.fast.precision_modes import precision
 from tutorial_lib.fast.prepare_network import prepare
 from tutorial_lib.heatmaps import heatmap, saliency_map

@@ -1,17 +1,27 @@
 """Bad input meets a clear error here: which argument, what was given, what is accepted."""
 
+import contextlib
 import importlib
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
 from types import ModuleType
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 # Held while hooks come to a model or go, and while it is copied with them.
 MODEL_LOCK = threading.RLock()
+# Of a map of a probability: below it, the probability does not move with any input.
+FLAT = 1e-6
+SKIP = "`with tl.skip_model_check():` explains it all the same"
+_on = ContextVar("model check", default=True)
+_examined: WeakKeyDictionary[Callable, dict[tuple, "Findings"]] = WeakKeyDictionary()
 
 
 def model(value: Callable) -> None:
@@ -30,8 +40,7 @@ def model(value: Callable) -> None:
         if training:
             raise ValueError(
                 f"model: {training[0]} is in training mode, where dropout is random and batch "
-                "norm mixes the pictures of a batch, so a map would not explain the network that "
-                "predicts; call model.eval() first"
+                "norm mixes the pictures of a batch; call model.eval() first"
             )
 
 
@@ -111,7 +120,7 @@ def score_table(value: object, rows: int) -> Tensor:
     kind = ValueError if isinstance(value, Tensor) else TypeError
     raise kind(
         f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} rows, "
-        f"it returned {_returned(value)}. Give a function that picks the scores, for example "
+        f"it returned {_kind(value)}. Give a function that picks the scores, for example "
         f"{_wrapper(value)}"
     )
 
@@ -123,7 +132,7 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
     if value.shape[0] != rows:
         raise ValueError(
             f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} "
-            f"rows, it returned {_returned(value)}. A tensor y that it holds, with a row for each "
+            f"rows, it returned {_kind(value)}. A tensor y that it holds, with a row for each "
             "picture, does not follow: explain picture i by lambda z: model(z, y[i : i + 1])"
         )
     if (most := int(target.max())) >= value.shape[1]:
@@ -132,12 +141,6 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
             f"that the model returns, got {most}"
         )
     return value
-
-
-def _returned(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"shape {tuple(value.shape)} and dtype {value.dtype}"
-    return _kind(value)
 
 
 def _wrapper(value: object) -> str:
@@ -359,9 +362,164 @@ def _finite_as(name: str, value: Tensor, x: Tensor) -> Tensor:
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)} and dtype {value.dtype}"
     return f"{type(value).__name__}" + (f" {value!r}" if isinstance(value, str | Real) else "")
 
 
 def _range(value: Tensor) -> str:
     low, high = float(value.min()), float(value.max())
     return f"{low}" if low == high or low != low else f"values from {low} to {high}"
+
+
+# --- One look at a model before it is explained: are its rows independent, does it repeat?
+# Every method asks for many rows in one pass and takes each row's gradient for its own. That is
+# wrong, without a sign of it in the map, where rows influence one another or where the scores
+# change from call to call. `examine` asks two rows, alone and together, twice.
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a look at a model tells.
+
+    fixed_rows: it takes batches of as many rows as x has, and no others.
+    ending: "softmax" or "sigmoid" if that is the last thing that it does, else "".
+    """
+
+    fixed_rows: bool = False
+    ending: str = ""
+
+
+@contextlib.contextmanager
+def skip_model_check() -> Iterator[None]:
+    """Inside, no model is asked whether its rows are independent and its scores repeat.
+
+    The check costs six rows of a forward pass, once for a model and a shape of x (for each call
+    where the model is a function written anew for it, such as a lambda). Skip it where you know
+    the answer: maps of a model whose rows influence one another are wrong.
+
+    >>> with tl.skip_model_check():
+    ...     tl.gradient(model, x, 285)
+    """
+    before = _on.set(False)
+    try:
+        yield
+    finally:
+        _on.reset(before)
+
+
+def examine(model: Callable, x: Tensor) -> Findings:
+    """Raise ValueError for a model whose rows influence one another or whose scores change.
+
+    x: (B, ...). Asked once for a model, shape, dtype and device; `skip_model_check` leaves it out.
+    """
+    if not _on.get():
+        return Findings()
+    key = (x.shape, x.dtype, x.device)
+    try:
+        known = _examined.setdefault(model, {})
+    except TypeError:  # a callable that cannot be referred to weakly, or not hashed
+        known = {}
+    if key not in known:
+        known[key] = _look(model, x)
+    return known[key]
+
+
+def _look(model: Callable, x: Tensor) -> Findings:
+    rows = _two_rows(x)
+    together, ending = _graph(model, rows)
+    alone = [_scores(model, row) for row in rows.split(1)]
+    fixed = any(scores is None for scores in (together, *alone))
+    if fixed:  # perhaps it holds a tensor with a row for each picture: then it takes len(x) rows
+        rows, together = x, _scores(model, x)
+        if together is None:
+            return Findings(ending=ending)
+        changed = torch.cat([x[:1], _other(x[1:])]) if len(x) > 1 else x
+        alone, together = [_scores(model, changed)[:1]], together[:1]
+    again = _scores(model, rows)
+    if again is None or _differ(together, again[: len(together)], x):
+        raise ValueError(
+            "model: its scores change from call to call with the same input. F.dropout drops at "
+            "random unless it gets training=self.training; noise made in forward() needs a fixed "
+            f"seed. {SKIP}"
+        )
+    if _differ(together, torch.cat(alone), x):
+        raise ValueError(
+            "model: the scores of a row change with the other rows of its batch, so each map would "
+            "be of a mixture. A mean, norm or softmax over dimension 0 (or dynamic quantization) "
+            f"does that; let it go over the others: z - z.mean(1, keepdim=True). {SKIP}"
+        )
+    return Findings(fixed_rows=fixed, ending=ending)
+
+
+def _other(row: Tensor) -> Tensor:
+    """Other rows, of numbers like those of these."""
+    return row.flip(-1) / 2 if bool(row.any()) else torch.ones_like(row)
+
+
+def _two_rows(x: Tensor) -> Tensor:
+    """Two different rows like those of x, (2, ...)."""
+    first, second = x[:1], x[1:2]
+    if not len(second) or bool((first == second).all()):
+        second = _other(first)
+    return torch.cat([first, second])
+
+
+def _scores(model: Callable, rows: Tensor) -> Tensor | None:
+    """The model's scores; None where it does not take so many rows."""
+    try:
+        scores = model(rows.clone())
+    except Exception:  # whatever the model says; if it never runs, the first pass says it again
+        return None
+    score_table(scores, len(rows))
+    return scores if len(scores) == len(rows) else None
+
+
+def _graph(model: Callable, rows: Tensor) -> tuple[Tensor | None, str]:
+    """The scores, and what the model does last."""
+    with torch.enable_grad():
+        scores = _scores(model, rows.detach().clone().requires_grad_())
+    if scores is None or scores.grad_fn is None:
+        return scores, ""
+    node = scores.grad_fn
+    for _ in range(4):  # through a slice, a view or a column that is added
+        name = node.name().lower()
+        for ending in ("softmax", "sigmoid"):
+            if ending in name and "log" not in name:
+                return scores.detach(), ending
+        following = [n for n, _ in node.next_functions if n is not None]
+        if len(following) != 1:
+            break
+        node = following[0]
+    return scores.detach(), ""
+
+
+def _differ(one: Tensor, other: Tensor, x: Tensor) -> bool:
+    """Whether scores differ by more than rounding, class by class."""
+    eps = torch.finfo(one.dtype).eps
+    if torch.is_autocast_enabled(x.device.type):
+        eps = max(eps, torch.finfo(torch.get_autocast_dtype(x.device.type)).eps)
+    elif x.device.type != "cpu":
+        eps = max(eps, 2**-11)  # factors may be rounded to TF32
+    scale = torch.maximum(one.abs(), other.abs()).nan_to_num().amax(0)  # (C,)
+    most = eps**0.5 * scale + 8 * eps * scale.amax()
+    return bool(((one - other).abs() > most).any())
+
+
+def warn_if_saturated(
+    found: Findings, attribution: Tensor, model: Callable, x: Tensor, target: Tensor
+) -> None:
+    """Say that a map is flat because the probability that it explains is."""
+    flat = attribution.abs().flatten(1).amax(1) < FLAT  # (B,)
+    if not found.ending or not bool(flat.any()):
+        return
+    p = model(x.clone()).gather(1, target.to(x.device)[:, None])[:, 0]
+    flat &= torch.minimum(p, 1 - p) < FLAT
+    if bool(flat.any()):
+        warnings.warn(
+            f"model: it ends in a {found.ending}, which is saturated at pictures "
+            f"{flat.nonzero().flatten().tolist()} of x, so its gradient and the map are 0 or "
+            f"rounding. Explain the logits, the scores before the {found.ending}",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -224,3 +224,41 @@ def test_exported_traced_and_parallel_modules_are_explained():
         same = dict(sigma=0.1, samples=3)
         found = tl.smoothgrad(other, x, 1, **same)
         assert torch.allclose(found, tl.smoothgrad(net, x, 1, **same), atol=1e-6)
+
+
+def test_models_that_take_no_single_row_are_looked_at_too():
+    norm = nn.BatchNorm1d(6, track_running_stats=False).double()
+    held = normal(3, 3, seed=5)
+    net = tanh_mlp()
+    models = {
+        "scores of a row change": [
+            Model(norm),
+            lambda z: (net(z) * held).softmax(0),
+        ],
+        "scores change": [lambda z: F.dropout(net(z)) * held],
+    }
+    for message, found in models.items():
+        for model in found:
+            with pytest.raises(ValueError, match=message):
+                tl.gradient(model, X, 1)
+
+
+def test_influence_is_seen_beside_a_class_with_large_scores():
+    net = tanh_mlp()
+
+    def mixed(z):
+        y = net(z)
+        return torch.cat([y - y.mean(0), 1e6 * y[:, :1]], 1)
+
+    with pytest.raises(ValueError, match="scores of a row change"):
+        tl.gradient(mixed, X, 0)
+    with pytest.raises(ValueError, match="scores of a row change"):
+        tl.gradient(lambda z: (y := net(F.normalize(z))) - y.mean(0), X[:1], 0)
+
+
+def test_a_map_that_is_flat_as_its_input_is_zero_is_no_saturation():
+    net = tanh_mlp()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tl.gradient_x_input(lambda z: net(z).softmax(1), 0 * X, 0)
+        tl.integrated_gradients(lambda z: net(z).softmax(1), 0 * X, 0, steps=3)

@@ -208,3 +208,39 @@ def test_a_model_that_takes_no_negative_numbers_is_prepared():
 
     x = normal(1, 3, 4, 4).abs()
     assert torch.equal(prepare(Root().eval(), x)(x), Root()(x))
+
+
+BRANCHES = {
+    "nonzero": lambda z: len((z > 6).nonzero()) == 0,
+    "allclose": lambda z: torch.allclose(z, z.clamp(max=6)),
+    "equal": lambda z: torch.equal(z, z.clamp(max=6)),
+    "mask": lambda z: z[z > 6].numel() == 0,
+}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_other_ways_to_read_a_value_are_seen(name):
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, z):
+            y = self.conv(z)
+            return (self.norm(y) if BRANCHES[name](z) else y).mean((2, 3))
+
+    net, x = shaken(Branch()), normal(1, 3, 6, 6) / 3
+    fast = prepare(net, x)
+    assert norms(fast) == 1 and torch.allclose(fast(9 * x), net(9 * x), rtol=1e-9)
+
+
+def test_a_norm_of_an_output_that_was_written_over_is_not_folded():
+    class Written(Viewed):
+        def forward(self, x):
+            y = self.conv(x)
+            y.clamp_(-0.1, 0.1)
+            return self.act(self.norm(y)).flatten(1)
+
+    net, x = shaken(Written()), normal(2, 3, 8, 8)
+    fast = prepare(net, x)
+    assert norms(fast) == 1 and torch.allclose(fast(x), net(x), rtol=1e-9)

@@ -40,7 +40,7 @@ def test_the_pointing_game_names_the_picture_for_whose_class_nothing_is_positive
     def method(model, x, target):
         return x.abs() * (-1) ** (target == 2)
 
-    with pytest.raises(ValueError, match=r"^method: .* \[2\] of 4: put other pictures"):
+    with pytest.raises(ValueError, match=r"^method: .* \[2\] of 4: put in other pictures"):
         tl.metrics.grid_pointing_game(MODEL, normal(4, 3, 6, 6), torch.arange(4), method=method)
 
 

@@ -212,3 +212,15 @@ def test_bad_input_is_refused_by_an_error_that_names_the_argument(name, given):
     arguments = {"x": X, "heatmap": MAP, **given}
     with pytest.raises((ValueError, TypeError), match=rf"(^|\W){name}\W"):
         curve(arguments.pop("x"), arguments.pop("heatmap"), **arguments)
+
+
+def test_a_tensor_that_a_model_holds_stays_with_its_picture():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3).double())
+    x, held = normal(3, 1, 6, 6), torch.tensor([[1.0], [2.0], [3.0]]).double()
+    options = dict(bounds=(-1.0, 1.0), size=2, count=3, draws=4, softmax=True)
+    found = tl.metrics.perturbation_curve(lambda z: net(z) * held, x, 1, x[:, 0], **options)
+    for k in range(3):
+        one = lambda z, k=k: net(z) * held[k]  # noqa: E731
+        alone = tl.metrics.perturbation_curve(one, x[k : k + 1], 1, x[k : k + 1, 0], **options)
+        assert torch.allclose(found[k : k + 1], alone)

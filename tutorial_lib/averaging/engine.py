@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
-from tutorial_lib.averaging.model_check import examine, warn_if_saturated
 from tutorial_lib.fast.passes import Passes
 from tutorial_lib.fast.precision_modes import precision_for
 
@@ -117,7 +116,7 @@ def average(
         return gradient_of(network, points, target, **dict(zip(per_picture, rows, strict=True)))
 
     with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=exact):
-        found = examine(model, x)
+        found = checks.examine(model, x)
         passes.rows = len(x) if found.fixed_rows else passes.rows
         all_probes = probes(x)
         total = _RunningTotal(x, standard_error)
@@ -125,8 +124,9 @@ def average(
         count = all_probes.count * len(x)
         with tqdm(total=count, unit="gradient", disable=not progress) as bar:
             for chunk in _chunks(all_probes, len(x), passes):
-                if chunk.change is not change:
-                    change = chunk.change
+                wanted = chunk.parts[0][0].network
+                if wanted is not change:
+                    change = wanted
                     network = change(model) if change else model
                 points, pictures = chunk.points(), chunk.pictures(len(x))  # (N, ...), (N,)
                 rows = [tensor[pictures.to(tensor.device)] for tensor in per_picture.values()]
@@ -134,7 +134,7 @@ def average(
                 total.add(chunk, passes.run(call, points, target[pictures], *rows))
                 bar.update(len(points))
         checks.result(total.sum)
-        warn_if_saturated(found, total.sum)
+        checks.warn_if_saturated(found, total.sum, model, x, target)
         return total.result(x.dtype)
 
 
@@ -142,10 +142,6 @@ class _Chunk(NamedTuple):
     """The rows of one pass: (block, slice) pairs, rows counted through its probes and pictures."""
 
     parts: list[tuple[Block, slice]]
-
-    @property
-    def change(self) -> Callable | None:
-        return self.parts[0][0].network
 
     def points(self) -> Tensor:
         """The points of its rows, (N, ...)."""

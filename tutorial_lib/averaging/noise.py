@@ -107,13 +107,15 @@ def reweighted(model: nn.Module, *, sigma: float, seed: int) -> nn.Module:
     """A copy of the model with noise on its weights: every parameter times its own eta.
 
     theta_i * eta_i,  eta_i ~ N(1, sigma^2)   (Bykov et al., 2022, Sec. 3). The model itself is
-    not touched at any moment, so that an interrupt or another thread finds it as it was.
+    not touched at any moment, so that an interrupt or another thread finds it as it was. Its
+    forward() has to reach the weights through `self`: a function that it holds, and that closes
+    over the model, keeps the weights without noise.
     """
     checks.weights(model)
     try:
         with checks.MODEL_LOCK:
             noisy = copy.deepcopy(model)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a part of it says that cannot be copied
         raise TypeError(
             f"model: noise on the weights needs a copy of it, and copy.deepcopy says: {error}"
         ) from error

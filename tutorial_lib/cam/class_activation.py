@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from tutorial_lib import checks
 from tutorial_lib.averaging.engine import gradient_at
-from tutorial_lib.averaging.model_check import examine, warn_if_saturated
 from tutorial_lib.cam import layer_outputs, receptive_field
 from tutorial_lib.fast.passes import Passes
 from tutorial_lib.fast.precision_modes import precision_for
@@ -51,8 +50,8 @@ def grad_cam(
         look elsewhere. None: (B, h, w) as it is.
 
     channels: which dimension of the layer's output they are, "first" (N, K, h, w) or "last"
-        (N, h, w, K), as in Swin transformers. None tells them by the shape of the map, which has
-        the proportions of the picture, and is a ValueError where both or neither would fit.
+        (N, h, w, K), as in Swin transformers. None tells them by the layer and the shape of the
+        map, which has the proportions of the picture, and is a ValueError where they do not say.
 
     It has no channels, so it cannot be smoothed; `guided_grad_cam` can.
 
@@ -71,14 +70,15 @@ def grad_cam(
     bar = tqdm(total=len(x), unit="gradient", disable=not progress)
     with bar, precision_for(x.device):
         with torch.no_grad():
-            found = examine(model, x)
+            found = checks.examine(model, x)
         passes.rows = len(x) if found.fixed_rows else passes.rows
         for rows in passes.slices(len(x)):
             maps.append(passes.run(call, x[rows], target[rows]))
             bar.update(rows.stop - rows.start)
     cells = torch.cat(maps)  # (B, h, w)
     checks.result(cells)
-    warn_if_saturated(found, cells)
+    with torch.no_grad():
+        checks.warn_if_saturated(found, cells, model, x, target)
     cells = cells.relu()
     if upsample == "bilinear":
         cells = F.interpolate(cells[:, None], x.shape[2:], mode="bilinear")[:, 0]  # (B, H, W)

@@ -96,19 +96,19 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
 def channels(output: Tensor, model: Callable, module: nn.Module, x: Tensor) -> str:
     """Where a layer's map has its channels, "first" or "last"; ValueError where nothing tells.
 
-    Its height and width are in about the proportion of the picture's, (N, C, H, W). Where nothing
-    speaks for the last dimension, it is the second, as PyTorch's own layers have it.
+    Its height and width are in the proportion of the picture's, (N, C, H, W), up to a cell. The
+    last dimension is believed only of a layer with dense layers or layer norms, which work on it.
     """
     _, a, b, c = output.shape
-    if isinstance(module, CHANNELS_FIRST):
-        return "first"
     first, last = _proportional((b, c), x.shape[2:]), _proportional((a, b), x.shape[2:])
-    if not (first and last):
-        return "last" if last else "first"
+    works_on_last = any(isinstance(part, nn.Linear | nn.LayerNorm) for part in module.modules())
+    if isinstance(module, CHANNELS_FIRST) or not (last or works_on_last) or (first and not last):
+        return "first"
+    if last and not first and works_on_last:
+        return "last"
     raise ValueError(
-        f"layer: {_called(model, module)} returns {tuple(output.shape)} for pictures of "
-        f"{x.shape[2]} x {x.shape[3]}, and its channels may be the second dimension or the last; "
-        "say which, channels='first' or channels='last'"
+        f"layer: {_called(model, module)} returns {tuple(output.shape)}, whose channels may be the "
+        "second dimension or the last; say which, channels='first' or channels='last'"
     )
 
 

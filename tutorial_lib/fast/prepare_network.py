@@ -18,6 +18,7 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # How a model learns a value of a tensor as a number of Python's, and may then branch on it.
 READS = {"__bool__", "__int__", "__float__", "__index__", "__array__", "item", "tolist", "numpy"}
+READS |= {"allclose", "equal", "is_nonzero", "nonzero", "argwhere", "masked_select", "unique"}
 log = logging.getLogger(__name__)
 
 
@@ -126,7 +127,9 @@ class _ValuesRead(TorchFunctionMode):
         self.found = False
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        self.found |= getattr(function, "__name__", "") in READS
+        masks = [a for a in args[1:] if isinstance(a, Tensor) and a.dtype == torch.bool]
+        name = getattr(function, "__name__", "")
+        self.found |= name in READS or (name == "__getitem__" and bool(masks))
         return function(*args, **(kwargs or {}))
 
 
@@ -146,15 +149,18 @@ def _fold_norms(model: nn.Module, x: Tensor) -> None:
 def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     """Pairs (layer, batch norm that reads its output), each run once and whatever x is."""
     runs: dict[nn.Module, int] = {}
-    outputs: list[tuple[Tensor, nn.Module]] = []
+    outputs: list[tuple[Tensor, Tensor, nn.Module]] = []
     pairs = []
 
     def watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         runs[module] = runs.get(module, 0) + 1
         if isinstance(module, LAYERS):
-            outputs.append((output, module))
+            outputs.append((output, output.clone(), module))
         else:
-            pairs.extend((layer, module) for made, layer in outputs if made is inputs[0])
+            read = inputs[0].clone()
+            pairs.extend(
+                (layer, module, was, read) for out, was, layer in outputs if out is inputs[0]
+            )
 
     watched = [m for m in model.modules() if isinstance(m, (*LAYERS, *NORMS))]
     hooks = [m.register_forward_hook(watch) for m in watched]
@@ -167,8 +173,8 @@ def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     if values.found:
         log.info("prepare leaves batch norms: the model reads values of its input")
         return []
-    once = [(layer, norm) for layer, norm in pairs if runs[layer] == runs[norm] == 1]
-    return [pair for pair in once if _fits(*pair)]
+    same = [(layer, norm) for layer, norm, was, read in pairs if torch.equal(was, read)]
+    return [pair for pair in same if runs[pair[0]] == runs[pair[1]] == 1 and _fits(*pair)]
 
 
 def _fits(layer: nn.Module, norm: nn.Module) -> bool:

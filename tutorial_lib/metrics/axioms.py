@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib import checks
-from tutorial_lib.averaging.model_check import examine
 from tutorial_lib.fast.precision_modes import precision_for
 
 
@@ -41,7 +40,7 @@ def completeness_gap(
     checks.defined("attribution", total.isfinite(), "finite numbers")
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
     with torch.no_grad(), precision_for(x.device):
-        examine(model, x)
+        checks.examine(model, x)
         scores, scores_start = (
             checks.scores(model(z.clone()), z, index).gather(1, index).cpu().double()[:, 0]
             for z in (x, start)

@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
-from tutorial_lib.averaging.model_check import examine
 from tutorial_lib.fast.passes import Passes
 from tutorial_lib.fast.precision_modes import precision_for
 
@@ -81,7 +80,7 @@ def information_curve(
     known = _known(mask, x, checks.fraction("fraction", fraction), checks.seed(seed))
     passes, points = Passes(batch_size, x), checks.count("points", points, least=2)
     with torch.no_grad(), precision_for(x.device):
-        examine(model, x)
+        checks.examine(model, x)
     black, white = (side.expand_as(x) for side in (lower, upper))
     pixels = ((x - black) / (white - black) * 255).round().clamp(0, 255).byte()
     pixels = pixels.permute(0, 2, 3, 1).cpu().numpy()

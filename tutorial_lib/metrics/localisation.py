@@ -72,8 +72,7 @@ def grid_pointing_game(
     side = math.isqrt(len(pictures))
     maps = [_flat(method(model, tiled, c, **keywords), tiled) for c in targets.tolist()]
     positive = torch.stack([(m > 0).any() for m in maps])
-    wanted = "a map that is positive somewhere for each class"
-    checks.defined("method", positive, wanted, "put other pictures in their places")
+    checks.defined("method", positive, "maps that are positive somewhere", "put in other pictures")
     return torch.cat([share_in_cell(m, k, side) for k, m in enumerate(maps)])
 
 

@@ -7,7 +7,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
-from tutorial_lib.averaging.model_check import examine
 from tutorial_lib.fast.passes import Passes
 from tutorial_lib.fast.precision_modes import precision_for
 from tutorial_lib.metrics.total_variation import area
@@ -109,7 +108,7 @@ def perturbation_curve(
         return given.gather(1, labels.to(given.device, non_blocking=True)[:, None])[:, 0]
 
     with torch.no_grad(), precision_for(x.device):
-        passes.rows = len(x) if examine(model, x).fixed_rows else passes.rows
+        passes.rows = len(x) if checks.examine(model, x).fixed_rows else passes.rows
         first = [passes.run(score, x[rows], target[rows]) for rows in passes.slices(len(x))]
         curve = [torch.cat(first).cpu().double()]
         _check_first(curve[0])
@@ -123,12 +122,12 @@ def perturbation_curve(
             scores = []
             for rows in passes.slices(len(x) * draws):
                 chunk = torch.arange(rows.start, rows.stop)
-                pictures, draw = chunk // draws, chunk % draws
+                draw, pictures = chunk // len(x), chunk % len(x)  # as a model with a row each wants
                 points = x[pictures.to(x.device, non_blocking=True)]
                 for j, (i, d) in enumerate(zip(pictures.tolist(), draw.tolist(), strict=True)):
                     points[j][places[i][1:]] = fills[i][d]
                 scores.append(passes.run(score, points, target[pictures]))
-            scores = torch.cat(scores).cpu().double().view(len(x), draws)
+            scores = torch.cat(scores).cpu().double().view(draws, len(x)).T
             curve.append(scores.mean(1))
             order = scores.argsort(dim=1, stable=True)
             kept = torch.minimum(order[:, (draws - 1) // 2], order[:, draws // 2])

@@ -24,9 +24,9 @@ def load_mnist(split: str = "train", *, root: str | os.PathLike | None = None):
     """
     checks.choice("split", split, SPLITS)
     if root is not None:
-        datasets = checks.extra("torchvision.datasets", "networks")
+        mnist = checks.extra("torchvision.datasets", "networks").MNIST
         try:
-            digits = datasets.MNIST(root, train=split == "train", download=True)
+            digits = mnist(root, train=split == "train", download=True)
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"root: no MNIST in {os.fspath(root)!r}, and it could not be fetched "

@@ -113,7 +113,6 @@ def deeplift_trace(
 
 def _table(explanation: Explanation, i: int, up: Multipliers) -> "pandas.DataFrame":  # noqa: F821
     """One value of a single picture with its multipliers, a row for each unit."""
-    frame = checks.extra("pandas", "show").DataFrame
     step, d, s = explanation.maker.get(i), explanation.difference(i), explanation.sizes[i]
     columns = {
         "reference": explanation.start.values[i],
@@ -124,7 +123,8 @@ def _table(explanation: Explanation, i: int, up: Multipliers) -> "pandas.DataFra
         "m+": up.mu if up.delta is None else up.mu + up.delta,
         "m-": up.mu if up.delta is None else up.mu - up.delta,
     }
-    rows = frame({name: v.flatten().tolist() for name, v in columns.items()})
+    columns = {name: v.flatten().tolist() for name, v in columns.items()}
+    rows = checks.extra("pandas", "show").DataFrame(columns)
     rows["contribution"] = rows["D+"] * rows["m+"] + rows["D-"] * rows["m-"]
     places = itertools.product(*map(range, d.shape[1:]))
     rows.insert(0, "unit", [", ".join(map(str, place)) for place in places])
