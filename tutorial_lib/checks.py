@@ -339,8 +339,7 @@ def extra(module: str, name: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{module.partition('.')[0]} is needed here and could not be imported ({error}); "
-            f"pip install 'tutorial_lib[{name}]' brings it"
+            f"{module} is needed here ({error}); pip install 'tutorial_lib[{name}]' brings it"
         ) from error
 
 
