@@ -137,7 +137,7 @@ def test_no_number_is_brought_to_the_host_between_the_passes(name, monkeypatch):
 
     for samples in (20, 200):
         counts.append(0)
-        with Watch():
+        with tl.skip_model_check(), Watch():  # that check reads scores, once a model and shape
             LOOPS[name](normal(2, 10), samples)
     assert counts[0] == counts[1] > 0  # the checks before and after the loop
 
