@@ -19,11 +19,13 @@ define step
 endef
 
 .DELETE_ON_ERROR:
-.PHONY: help book test check lint unit format outputs clean
+.PHONY: help book test check lint unit types mutants format outputs clean
 
 help:
 	@echo "make book      build the site (creates .venv first) and say where it is"
 	@echo "make test      lint, unit tests, the site in a browser, every chapter run and checked"
+	@echo "make mutants   plant mistakes in a copy of the package: a test must notice each"
+	@echo "make types     check the type hints of tutorial_lib/averaging"
 	@echo "make format    repair what the linter and formatter can repair"
 	@echo "make outputs   run the chapters and store the outputs that tests compare"
 	@echo "make clean     remove everything built (.venv stays)"
@@ -40,18 +42,20 @@ test:
 	@echo; echo "make test passed: lint, unit tests, site, $(words $(PAGES)) pages run and checked"
 
 check: lint $(SITE)
-	@$(MAKE) --no-print-directory unit _build/mutants.passed $(CHECKED)
+	@$(MAKE) --no-print-directory unit $(CHECKED)
 
 lint: .venv/installed
 	$(call step,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .,make format repairs most of it)
 
 unit: .venv/installed
-	$(call step,unit and site tests,$(BIN)/pytest --ignore tests/test_mutants.py,pytest names the tests above)
+	$(call step,unit and site tests and the examples of docstrings,$(BIN)/pytest --doctest-modules tests tutorial_lib --ignore tests/test_mutants.py,pytest names the tests above)
 
-# The slowest test, run again only when the package or a test has changed.
-_build/mutants.passed: $(PACKAGE) $(wildcard tests/*.py tests/*/*.py) | .venv/installed
+types: .venv/installed
+	$(call step,types,$(BIN)/mypy,mypy names the lines above)
+
+# Slow, so it is no part of `make test`.
+mutants: .venv/installed
 	$(call step,planted mistakes,$(BIN)/pytest tests/test_mutants.py,A mutant that no test notices is named above)
-	@mkdir -p $(@D) && touch $@
 
 # Installing again is quick where nothing is missing.
 .venv/installed: pyproject.toml

@@ -343,6 +343,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", **own)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--contenders", nargs="+", help='of those above, "ours" among them')
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="append the rows to this CSV file")
     options = parser.parse_args()
@@ -361,7 +362,8 @@ def main() -> None:
             if method in ("IG", "SmoothGrad"):
                 print(f"  {agreement(contest)}")
             about = name, method, options.device, options.precision
-            rows = measure(list(contest.calls), *about, rounds=options.rounds)
+            names = options.contenders or list(contest.calls)
+            rows = measure(names, *about, rounds=options.rounds)
             for row in rows:
                 print(
                     "  {contender:14} {rate:>6}/s ({low} to {high})  ours {ratio} times "

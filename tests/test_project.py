@@ -381,7 +381,7 @@ def test_every_method_runs_without_a_private_module_of_torch(when):
 def test_no_address_of_a_package_index_and_no_home_folder_in_the_files():
     files = [p for p in ROOT.iterdir() if p.is_file()] + [
         p
-        for folder in ("benchmarks", "book", "tests", "tools", "tutorial_lib", "web", ".ci")
+        for folder in "benchmarks book tests tools tutorial_lib web .ci .github".split()
         for p in (ROOT / folder).rglob("*")
         if p.is_file() and "vendor" not in p.parts and p.suffix != ".pyc"
     ]

@@ -3,7 +3,8 @@
 Start with `averaging/methods.py` and `smoothing.py`, then `probes.py` and `engine.py`.
 """
 
-import importlib
+import importlib.metadata
+from typing import Any
 
 from tutorial_lib import cam, metrics
 from tutorial_lib import pictures as data
@@ -48,17 +49,21 @@ _LATER = {
     "widgets": "tutorial_lib.show.sliders",
 }
 
-__all__ = """
-    AdaptiveNoise Sampled adaptgrad adaptive_noise adaptive_sigma cam correlation data deconvnet
-    deeplift deeplift_trace engine figures fusiongrad grad_cam gradient gradient_x_input
-    guided_backprop guided_grad_cam heatmap inherent_noise integrated_gradients layers
-    level_from_sigma list_images list_models load_image load_mnist load_model lrp metrics mnist
-    models noise noisegrad plots precision prepare probes receptive reliability saliency_map
-    sample_until sigma_from_level skip_model_check smooth_taylor smoothgrad toy widgets
-""".split()
+__all__ = [  # written out, so that type checkers can read it
+    "AdaptiveNoise", "Sampled", "adaptgrad", "adaptive_noise", "adaptive_sigma", "cam",
+    "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine", "figures",
+    "fusiongrad", "grad_cam", "gradient", "gradient_x_input", "guided_backprop",
+    "guided_grad_cam", "heatmap", "inherent_noise", "integrated_gradients", "layers",
+    "level_from_sigma", "list_images", "list_models", "load_image", "load_mnist", "load_model",
+    "lrp", "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision", "prepare",
+    "probes", "receptive", "reliability", "saliency_map", "sample_until", "sigma_from_level",
+    "skip_model_check", "smooth_taylor", "smoothgrad", "toy", "widgets",
+]  # fmt: skip
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("tutorial_lib")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = importlib.import_module(_LATER[name])

@@ -1,4 +1,4 @@
-"""Bad input meets a clear error here: which argument, what was given, what is accepted."""
+"""Clear errors for bad input: which argument, what was given, what is accepted, what to do."""
 
 import contextlib
 import importlib
@@ -15,20 +15,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-# Held while hooks come to a model or go, and while it is copied with them.
+# A thread holds it while it puts hooks on a model, removes them, or copies a model with hooks.
 MODEL_LOCK = threading.RLock()
-# Of a map of a probability: below it, the probability does not move with any input.
+# Where no entry of the map of a probability reaches this, the probability does not change.
 FLAT = 1e-6
 SKIP = "`with tl.skip_model_check():` explains it all the same"
-_on = ContextVar("model check", default=True)
-_examined: WeakKeyDictionary[Callable, dict[tuple, "Findings"]] = WeakKeyDictionary()
+_check_is_on = ContextVar("model check", default=True)
+_findings_of: WeakKeyDictionary[Callable, dict[tuple, "Findings"]] = WeakKeyDictionary()
 
 
 def model(value: Callable) -> None:
-    """A model is callable, and in eval mode throughout if it is a module."""
+    """Check that a model is callable and, if it is a module, in eval mode throughout."""
     while isinstance(value, partial):
         value = value.func
-    if isinstance(getattr(value, "__self__", None), nn.Module):  # net.forward is as good as net
+    if isinstance(getattr(value, "__self__", None), nn.Module):  # the bound method net.forward
         value = value.__self__
     if not callable(value):
         raise TypeError(
@@ -36,7 +36,7 @@ def model(value: Callable) -> None:
         )
     if isinstance(value, nn.Module):
         named = value.named_modules()
-        training = [name or "the model itself" for name, m in named if m.training and _heeds(m)]
+        training = [n or "the model itself" for n, m in named if m.training and _uses_training(m)]
         if training:
             raise ValueError(
                 f"model: {training[0]} is in training mode, where dropout is random and batch "
@@ -44,14 +44,14 @@ def model(value: Callable) -> None:
             )
 
 
-def _heeds(module: nn.Module) -> bool:
-    """Whether the training flag may mean something: not that of a graph, which cannot be unset."""
+def _uses_training(module: nn.Module) -> bool:
+    """Say whether the training flag can matter: that of a graph cannot be unset, so it cannot."""
     exported = type(module).__module__.startswith(("torch.export", "torch.fx"))
     return not (exported or type(module) is nn.Module or isinstance(module, torch.fx.GraphModule))
 
 
 def weights(value: Callable) -> None:
-    """A model whose weights can be given noise: a module that has some."""
+    """Check that a model has weights that can be given noise, as a module with parameters has."""
     model(value)
     if not isinstance(value, nn.Module) or not any(True for _ in value.parameters()):
         raise TypeError(
@@ -62,7 +62,7 @@ def weights(value: Callable) -> None:
 
 
 def pictures(x: Tensor) -> Tensor:
-    """A batch (B, ...) of finite floating-point numbers; returned detached."""
+    """Check a batch (B, ...) of finite floating-point numbers and return it detached."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x: expected a torch.Tensor (B, ...), got {_kind(x)}")
     if not x.dtype.is_floating_point:
@@ -85,7 +85,7 @@ def pictures(x: Tensor) -> Tensor:
 
 
 def target(value: int | Tensor, x: Tensor) -> Tensor:
-    """One class index for all pictures, or one each; returned as a LongTensor (B,)."""
+    """Check one class index for all pictures, or one for each; return a LongTensor (B,)."""
     batch = len(x)
     if isinstance(value, Integral) and not isinstance(value, bool):
         if abs(value) >= 2**62:
@@ -114,11 +114,11 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
 
 
 def score_table(value: object, rows: int) -> Tensor:
-    """What the model returned for `rows` rows, if it has the form (N, C) of scores."""
+    """Return what the model returned for `rows` rows, if it has the form (N, C) of scores."""
     if isinstance(value, Tensor) and value.ndim == 2 and value.is_floating_point():
         return value
-    kind = ValueError if isinstance(value, Tensor) else TypeError
-    raise kind(
+    error = ValueError if isinstance(value, Tensor) else TypeError
+    raise error(
         f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} rows, "
         f"it returned {_kind(value)}. Give a function that picks the scores, for example "
         f"{_wrapper(value)}"
@@ -126,7 +126,7 @@ def score_table(value: object, rows: int) -> Tensor:
 
 
 def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
-    """What the model returned: a tensor (N, C) that holds every target."""
+    """Check that the model returned a tensor (N, C) with a column for every target."""
     rows = points.shape[0]
     value = score_table(value, rows)
     if value.shape[0] != rows:
@@ -144,7 +144,7 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
 
 
 def _wrapper(value: object) -> str:
-    """The line that makes scores (N, C) of what a model returned."""
+    """Return the line of code that makes scores (N, C) of what a model returned."""
     if isinstance(value, Tensor):
         lines = {1: "[:, None]", 2: ".float()", 4: "[:, :, row, column]"}  # 4: segmentation
         return f"lambda z: model(z){lines.get(value.ndim, '.flatten(1)')}"
@@ -155,7 +155,7 @@ def _wrapper(value: object) -> str:
 
 
 def gradient(value: Tensor | None) -> Tensor:
-    """A gradient exists only where the output depends on the input."""
+    """Check that there is a gradient, which there is only where the output depends on the input."""
     if value is None:
         raise ValueError(
             "model: its output does not depend on its input (is there a detach(), a no_grad() "
@@ -165,7 +165,7 @@ def gradient(value: Tensor | None) -> Tensor:
 
 
 def returned(value: object, shape: torch.Size) -> Tensor:
-    """What a method returned: a map of the shape of its input."""
+    """Check that a method returned a map of the shape of its input."""
     if not isinstance(value, Tensor) or value.shape != shape:
         what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"method: expected it to return shape {tuple(shape)}, got {what}")
@@ -173,18 +173,18 @@ def returned(value: object, shape: torch.Size) -> Tensor:
 
 
 def result(value: Tensor) -> None:
-    """A finished average is finite."""
-    good = value.isfinite().flatten(1).all(1)
-    if not bool(good.all()):
+    """Check that a finished average is finite."""
+    finite = value.isfinite().flatten(1).all(1)  # (B,)
+    if not bool(finite.all()):
         raise ValueError(
             "model: its gradients are NaN or infinite for pictures "
-            f"{(~good).nonzero().flatten().tolist()} of x. A square root, logarithm or division "
+            f"{(~finite).nonzero().flatten().tolist()} of x. A square root, logarithm or division "
             "at 0 is the usual cause; look at model(x) there and nearby"
         )
 
 
 def defined(name: str, good: Tensor, wanted: str, instead: str = "leave them out") -> None:
-    """A measure is defined for every picture: good (B,) says of each whether it is as `wanted`."""
+    """Check that a measure is defined for every picture: good, (B,), says so of each of them."""
     if not bool(good.all()):
         bad = (~good).nonzero().flatten().tolist()
         raise ValueError(
@@ -193,7 +193,7 @@ def defined(name: str, good: Tensor, wanted: str, instead: str = "leave them out
 
 
 def count(name: str, value: int, least: int = 1, most: int = 2**63 - 1) -> int:
-    """A whole number from `least` to `most`."""
+    """Check a whole number from `least` to `most`."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an int from {least} on, got {value!r}")
     if not least <= value <= most:
@@ -202,19 +202,19 @@ def count(name: str, value: int, least: int = 1, most: int = 2**63 - 1) -> int:
 
 
 def choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    """One of a few words."""
+    """Check that a value is one of a few words."""
     if not isinstance(value, str) or value not in accepted:
         raise ValueError(f"{name}: expected one of {', '.join(accepted)}, got {value!r}")
 
 
 def flag(name: str, value: bool) -> None:
-    """True or False."""
+    """Check that a value is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
 def sigma(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A standard deviation, in the units of x: finite and not negative; a number or per entry."""
+    """Check a standard deviation in the units of x: a number or a tensor, finite, at least 0."""
     if isinstance(value, float) and 0 <= value <= torch.finfo(x.dtype).max:
         return float(value)  # without waiting for a GPU
     tensor = broadcastable("sigma", value, x)
@@ -223,8 +223,8 @@ def sigma(value: float | Tensor, x: Tensor) -> float | Tensor:
     return tensor if isinstance(value, Tensor) else float(value)
 
 
-def broadcastable(name: str, value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A finite number, or a tensor with as many dimensions as x, each equal to x's or 1."""
+def broadcastable(name: str, value: float | Tensor, x: Tensor) -> Tensor:
+    """Return a number or a tensor, finite, with as many dimensions as x, each equal to x's or 1."""
     if isinstance(value, Real) and not isinstance(value, bool):
         try:
             value = torch.tensor(float(value), dtype=torch.float64)
@@ -248,7 +248,7 @@ def broadcastable(name: str, value: float | Tensor, x: Tensor) -> float | Tensor
 
 
 def bounds(value: object, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A pair (lower, upper) of numbers or tensors, lower below upper everywhere."""
+    """Check a pair (lower, upper) of numbers or tensors, lower below upper everywhere."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(
             "bounds: expected a pair (lower, upper) of numbers or tensors, for example "
@@ -261,7 +261,7 @@ def bounds(value: object, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inside(x: Tensor, value: object) -> tuple[Tensor, Tensor]:
-    """Bounds that hold x, up to rounding in its dtype or float32, whichever is coarser."""
+    """Check that x is within bounds, up to rounding in its dtype or float32, the coarser one."""
     lower, upper = bounds(value, x)
     beyond = torch.maximum(lower - x, x - upper)
     eps = max(torch.finfo(x.dtype).eps, torch.finfo(torch.float32).eps)
@@ -276,7 +276,7 @@ def inside(x: Tensor, value: object) -> tuple[Tensor, Tensor]:
 
 
 def roots(value: Tensor, x: Tensor) -> Tensor:
-    """Given roots (R, B, ...): R points for every picture of x."""
+    """Check given roots (R, B, ...), R points for every picture of x."""
     if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_complex():
         kind = getattr(value, "dtype", _kind(value))
         raise TypeError(f"roots: expected an int or a tensor of real numbers, got {kind}")
@@ -289,7 +289,7 @@ def roots(value: Tensor, x: Tensor) -> Tensor:
 
 
 def maps(name: str, value: Tensor) -> Tensor:
-    """A batch of finite maps (B, H, W), in float32 or float64; returned detached."""
+    """Check a batch of finite maps (B, H, W); return it detached, in float32 or float64."""
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
         kind = getattr(value, "dtype", _kind(value))
         raise TypeError(f"{name}: expected a floating-point tensor (B, H, W), got {kind}")
@@ -301,14 +301,14 @@ def maps(name: str, value: Tensor) -> Tensor:
 
 
 def numbers(x: Tensor) -> Tensor:
-    """A floating-point tensor of any shape, finite; returned detached."""
+    """Check a finite floating-point tensor of any shape and return it detached."""
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
         raise TypeError(f"x: expected a floating-point tensor, got {getattr(x, 'dtype', _kind(x))}")
     return _finite_as("x", x, x)
 
 
 def nonnegative(name: str, value: float) -> float:
-    """A finite number of at least 0."""
+    """Check a finite number of at least 0."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number of at least 0, got {_kind(value)}")
     if not 0 <= value < float("inf"):
@@ -317,7 +317,7 @@ def nonnegative(name: str, value: float) -> float:
 
 
 def positive(name: str, value: float, most: float = float("inf")) -> float:
-    """A finite number above 0, and at most `most`."""
+    """Check a finite number above 0 and at most `most`."""
     if nonnegative(name, value) == 0 or value > most:
         limit = "" if most == float("inf") else f" and at most {most}"
         raise ValueError(f"{name}: expected a number above 0{limit}, got {value}")
@@ -325,7 +325,7 @@ def positive(name: str, value: float, most: float = float("inf")) -> float:
 
 
 def fraction(name: str, value: float) -> float:
-    """A number between 0 and 1, both left out."""
+    """Check a number between 0 and 1, both left out."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number between 0 and 1, got {_kind(value)}")
     if not 0 < value < 1 - 1e-15:
@@ -334,7 +334,7 @@ def fraction(name: str, value: float) -> float:
 
 
 def extra(module: str, name: str) -> ModuleType:
-    """A module of a package that only some functions need; ImportError says how to get it."""
+    """Import a module that only some functions need; the ImportError says how to get it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -344,45 +344,49 @@ def extra(module: str, name: str) -> ModuleType:
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums and noise: float64 stays, everything narrower uses float32."""
+    """Return the dtype of sums and noise: float64 stays, everything narrower uses float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def seed(value: int) -> int:
-    """A whole number from 0 to 2**63 - 1."""
+    """Check a whole number from 0 to 2**63 - 1."""
     return count("seed", value, least=0)
 
 
 def _finite_as(name: str, value: Tensor, x: Tensor) -> Tensor:
-    value = value.detach().to(x.dtype)  # where it is: for a number no GPU is waited for
+    """Return a tensor with the dtype and on the device of x, if it is finite there."""
+    value = value.detach().to(x.dtype)  # on its own device: a number on the CPU needs no GPU
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name}: expected finite numbers in {x.dtype}, got {_range(value)}")
     return value.to(x.device)
 
 
 def _kind(value: object) -> str:
+    """Say what a value is, for an error message."""
     if isinstance(value, Tensor):
         return f"shape {tuple(value.shape)} and dtype {value.dtype}"
     return f"{type(value).__name__}" + (f" {value!r}" if isinstance(value, str | Real) else "")
 
 
 def _range(value: Tensor) -> str:
+    """Say which values a tensor has, for an error message."""
     low, high = float(value.min()), float(value.max())
     return f"{low}" if low == high or low != low else f"values from {low} to {high}"
 
 
-# --- One look at a model before it is explained: are its rows independent, does it repeat?
-# Every method asks for many rows in one pass and takes each row's gradient for its own. That is
-# wrong, without a sign of it in the map, where rows influence one another or where the scores
-# change from call to call. `examine` asks two rows, alone and together, twice.
+# --- A model is examined before it is explained: are its rows independent, do its scores repeat?
+# Every method puts many rows into one pass and takes the gradient of each row as that row's alone.
+# That is wrong where rows influence one another or where the scores change from call to call, and
+# the map does not show it. `examine` runs two rows, alone and together, twice.
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a look at a model tells.
+    """What examining a model has shown.
 
-    fixed_rows: it takes batches of as many rows as x has, and no others.
-    ending: "softmax" or "sigmoid" if that is the last thing that it does, else "".
+    Args:
+        fixed_rows: Whether the model takes batches of as many rows as x has, and no others.
+        ending: "softmax" or "sigmoid" if that is the last thing that the model does, else "".
     """
 
     fixed_rows: bool = False
@@ -391,49 +395,65 @@ class Findings:
 
 @contextlib.contextmanager
 def skip_model_check() -> Iterator[None]:
-    """Inside, no model is asked whether its rows are independent and its scores repeat.
+    """Leave out the check that a model's rows are independent and its scores repeat, inside a with.
 
     The check costs six rows of a forward pass, once for a model and a shape of x (for each call
     where the model is a function written anew for it, such as a lambda). Skip it where you know
     the answer: maps of a model whose rows influence one another are wrong.
 
-    >>> with tl.skip_model_check():
-    ...     tl.gradient(model, x, 285)
+    Returns:
+        Context manager; after it models are checked as before.
+
+    Raises:
+        ValueError: Not raised here. Outside of the with, every method raises it for a model whose
+            rows influence one another or whose scores change from call to call.
+
+    Example:
+        Each score of this model changes by 1/2 with its own row, but the other row hides it:
+
+        >>> def mixing(z):
+        ...     return z - z.mean(0)
+        >>> with tl.skip_model_check():
+        ...     tl.gradient(mixing, torch.tensor([[1.0], [5.0]]), 0)
+        tensor([[0.],
+                [0.]])
     """
-    before = _on.set(False)
+    before = _check_is_on.set(False)
     try:
         yield
     finally:
-        _on.reset(before)
+        _check_is_on.reset(before)
 
 
 def examine(model: Callable, x: Tensor) -> Findings:
     """Raise ValueError for a model whose rows influence one another or whose scores change.
 
-    x: (B, ...). Asked once for a model, shape, dtype and device; `skip_model_check` leaves it out.
+    A model is examined once for each shape, dtype and device of x, (B, ...). `skip_model_check`
+    leaves it out.
     """
-    if not _on.get():
+    if not _check_is_on.get():
         return Findings()
     key = (x.shape, x.dtype, x.device)
     try:
-        known = _examined.setdefault(model, {})
+        known = _findings_of.setdefault(model, {})
     except TypeError:  # a callable that cannot be referred to weakly, or not hashed
         known = {}
     if key not in known:
-        known[key] = _look(model, x)
+        known[key] = _compare_rows(model, x)
     return known[key]
 
 
-def _look(model: Callable, x: Tensor) -> Findings:
+def _compare_rows(model: Callable, x: Tensor) -> Findings:
+    """Compare the scores of rows alone, together and once more."""
     rows = _two_rows(x)
-    together, ending = _graph(model, rows)
+    together, ending = _scores_and_ending(model, rows)
     alone = [_scores(model, row) for row in rows.split(1)]
     fixed = any(scores is None for scores in (together, *alone))
     if fixed:  # perhaps it holds a tensor with a row for each picture: then it takes len(x) rows
         rows, together = x, _scores(model, x)
         if together is None:
             return Findings(ending=ending)
-        changed = torch.cat([x[:1], _other(x[1:])]) if len(x) > 1 else x
+        changed = torch.cat([x[:1], _other_rows(x[1:])]) if len(x) > 1 else x
         alone, together = [_scores(model, changed)[:1]], together[:1]
     again = _scores(model, rows)
     if again is None or _differ(together, again[: len(together)], x):
@@ -451,21 +471,21 @@ def _look(model: Callable, x: Tensor) -> Findings:
     return Findings(fixed_rows=fixed, ending=ending)
 
 
-def _other(row: Tensor) -> Tensor:
-    """Other rows, of numbers like those of these."""
+def _other_rows(row: Tensor) -> Tensor:
+    """Return other rows that hold numbers like those of these rows."""
     return row.flip(-1) / 2 if bool(row.any()) else torch.ones_like(row)
 
 
 def _two_rows(x: Tensor) -> Tensor:
-    """Two different rows like those of x, (2, ...)."""
+    """Return two different rows like those of x, (2, ...)."""
     first, second = x[:1], x[1:2]
     if not len(second) or bool((first == second).all()):
-        second = _other(first)
+        second = _other_rows(first)
     return torch.cat([first, second])
 
 
 def _scores(model: Callable, rows: Tensor) -> Tensor | None:
-    """The model's scores; None where it does not take so many rows."""
+    """Return the model's scores, or None where it does not take this number of rows."""
     try:
         scores = model(rows.clone())
     except Exception:  # whatever the model says; if it never runs, the first pass says it again
@@ -474,8 +494,8 @@ def _scores(model: Callable, rows: Tensor) -> Tensor | None:
     return scores if len(scores) == len(rows) else None
 
 
-def _graph(model: Callable, rows: Tensor) -> tuple[Tensor | None, str]:
-    """The scores, and what the model does last."""
+def _scores_and_ending(model: Callable, rows: Tensor) -> tuple[Tensor | None, str]:
+    """Return the scores, and "softmax" or "sigmoid" if the graph of the model ends in it."""
     with torch.enable_grad():
         scores = _scores(model, rows.detach().clone().requires_grad_())
     if scores is None or scores.grad_fn is None:
@@ -494,31 +514,31 @@ def _graph(model: Callable, rows: Tensor) -> tuple[Tensor | None, str]:
 
 
 def _differ(one: Tensor, other: Tensor, x: Tensor) -> bool:
-    """Whether scores differ by more than rounding, class by class."""
+    """Say whether scores differ by more than rounding, class by class."""
     eps = torch.finfo(one.dtype).eps
     if torch.is_autocast_enabled(x.device.type):
         eps = max(eps, torch.finfo(torch.get_autocast_dtype(x.device.type)).eps)
     elif x.device.type != "cpu":
         eps = max(eps, 2**-11)  # factors may be rounded to TF32
     scale = torch.maximum(one.abs(), other.abs()).nan_to_num().amax(0)  # (C,)
-    most = eps**0.5 * scale + 8 * eps * scale.amax()
-    return bool(((one - other).abs() > most).any())
+    tolerance = eps**0.5 * scale + 8 * eps * scale.amax()  # (C,)
+    return bool(((one - other).abs() > tolerance).any())
 
 
 def warn_if_saturated(
-    found: Findings, attribution: Tensor, model: Callable, x: Tensor, target: Tensor
+    findings: Findings, attribution: Tensor, model: Callable, x: Tensor, target: Tensor
 ) -> None:
-    """Say that a map is flat because the probability that it explains is."""
+    """Warn that a map is flat because the probability that it explains does not change."""
     flat = attribution.abs().flatten(1).amax(1) < FLAT  # (B,)
-    if not found.ending or not bool(flat.any()):
+    if not findings.ending or not bool(flat.any()):
         return
     p = model(x.clone()).gather(1, target.to(x.device)[:, None])[:, 0]
     flat &= torch.minimum(p, 1 - p) < FLAT
     if bool(flat.any()):
         warnings.warn(
-            f"model: it ends in a {found.ending}, which is saturated at pictures "
+            f"model: it ends in a {findings.ending}, which is saturated at pictures "
             f"{flat.nonzero().flatten().tolist()} of x, so its gradient and the map are 0 or "
-            f"rounding. Explain the logits, the scores before the {found.ending}",
+            f"rounding. Explain the logits, the scores before the {findings.ending}",
             UserWarning,
             stacklevel=4,
         )

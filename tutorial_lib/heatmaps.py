@@ -5,64 +5,101 @@ from torch import Tensor
 
 
 def heatmap(attribution: Tensor) -> Tensor:
-    """Attribution summed over channels, signed: (B, C, H, W) -> (B, H, W).
+    """Sum an attribution over the channels and keep its sign.
 
-    Raises TypeError or ValueError for anything but a floating-point (B, C, H, W), and ValueError
-    that names the pictures with NaN or infinity.
+        h_ij = sum_c A_cij
 
-    >>> tl.heatmap(tl.gradient(model, x, 285)).shape
-    torch.Size([1, 224, 224])
+    Args:
+        attribution: A, (B, C, H, W) finite floating-point attributions.
+
+    Returns:
+        (B, H, W) heatmaps, in the units of the attribution.
+
+    Raises:
+        TypeError: attribution is not a floating-point tensor.
+        ValueError: attribution is not (B, C, H, W), or it holds NaN or infinity; the message names
+            the pictures.
+
+    Example:
+        >>> tl.heatmap(torch.tensor([[[[1.0, -2.0]], [[3.0, 1.0]]]]))
+        tensor([[[ 4., -1.]]])
     """
     return _checked("attribution", attribution, "(B, C, H, W)").sum(1)
 
 
 def saliency_map(attribution: Tensor) -> Tensor:
-    """Magnitudes for the eye: (B, C, H, W) -> (B, H, W) in [0, 1].
+    """Turn an attribution into magnitudes for the eye, from 0 to 1.
 
-    s = min(|sum over channels|, its 99th percentile), then (s - min s) / (max s - min s)
-    (Smilkov et al., 2017, Sec. 3.1; Goh et al., 2021, Sec. IV). A constant map has no contrast to
-    show and becomes 0 everywhere. Raises like `heatmap`.
+        s = min(|h|, 99th percentile of |h|),  then (s - min s) / (max s - min s)
 
-    >>> tl.saliency_map(tl.gradient(model, x, 285)).amax()
-    tensor(1.)
+    Here h is the sum over the channels, `tl.heatmap`. Smilkov et al. (2017), Sec. 3.1; Goh et al.
+    (2021), Sec. IV. A constant map has no contrast to show and becomes 0 everywhere.
+
+    Args:
+        attribution: (B, C, H, W) finite floating-point attributions.
+
+    Returns:
+        (B, H, W) saliency maps in [0, 1].
+
+    Raises:
+        TypeError: attribution is not a floating-point tensor.
+        ValueError: attribution is not (B, C, H, W), or it holds NaN or infinity; the message names
+            the pictures.
+
+    Example:
+        >>> tl.saliency_map(torch.tensor([[[[0.0, 1.0, -3.0, 3.0]]]]))
+        tensor([[[0.0000, 0.3333, 1.0000, 1.0000]]])
     """
     return normalize(heatmap(attribution))
 
 
 def normalize(heatmap: Tensor) -> Tensor:
-    """The saliency map of a signed heatmap: (B, H, W) -> (B, H, W) in [0, 1], see `saliency_map`.
+    """Turn a signed heatmap into magnitudes for the eye, as `tl.saliency_map` does.
 
-    >>> tl.heatmaps.normalize(tl.heatmap(attribution))
+    Args:
+        heatmap: (B, H, W) finite floating-point heatmaps.
+
+    Returns:
+        (B, H, W) saliency maps in [0, 1].
+
+    Raises:
+        TypeError: heatmap is not a floating-point tensor.
+        ValueError: heatmap is not (B, H, W), or it holds NaN or infinity; the message names the
+            pictures.
+
+    Example:
+        >>> tl.heatmaps.normalize(torch.tensor([[[0.0, 1.0, -3.0, 3.0]]]))
+        tensor([[[0.0000, 0.3333, 1.0000, 1.0000]]])
     """
-    size = _checked("heatmap", heatmap, "(B, H, W)").abs()
-    size = size if size.dtype == torch.float64 else size.float()
-    flat = size.flatten(1)
-    flat = flat.minimum(_percentile_99(flat))
-    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    magnitude = _checked("heatmap", heatmap, "(B, H, W)").abs()
+    magnitude = magnitude if magnitude.dtype == torch.float64 else magnitude.float()
+    rows = magnitude.flatten(1)  # (B, H W)
+    rows = rows.minimum(_percentile_99(rows))
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)  # (B, 1)
     contrast = torch.where(high > low, high - low, torch.ones_like(high))
-    return ((flat - low) / contrast).view_as(size)
+    return ((rows - low) / contrast).view_as(magnitude)
 
 
 def _checked(name: str, value: Tensor, shape: str) -> Tensor:
-    """A finite floating-point tensor with the dimensions of `shape`."""
+    """Return the tensor if it is finite floating point with the dimensions of `shape`."""
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
         kind = getattr(value, "dtype", type(value).__name__)
         raise TypeError(f"{name}: expected a floating-point tensor {shape}, got {kind}")
     if value.ndim != shape.count(",") + 1 or not value.numel():
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}")
-    good = value.isfinite().flatten(1).all(1)
-    if not bool(good.all()):
-        bad = f"pictures {(~good).nonzero().flatten().tolist()} of {len(good)}"
+    finite = value.isfinite().flatten(1).all(1)  # (B,)
+    if not bool(finite.all()):
+        bad = f"pictures {(~finite).nonzero().flatten().tolist()} of {len(finite)}"
         raise ValueError(f"{name}: expected finite numbers; {bad} hold others, leave them out")
     return value
 
 
-def _percentile_99(flat: Tensor) -> Tensor:
-    """The 99th percentile of each row, between neighbours linearly: (B, n) -> (B, 1).
+def _percentile_99(rows: Tensor) -> Tensor:
+    """Compute the 99th percentile of each row, linearly between neighbours: (B, n) -> (B, 1).
 
     torch.quantile sorts everything; the largest hundredth is all that is needed.
     """
-    place = 0.99 * (flat.shape[1] - 1)
-    below = int(place)
-    top = flat.topk(flat.shape[1] - below, dim=1).values
-    return top[:, -1:].lerp(top[:, -2:][:, :1], place - below)
+    position = 0.99 * (rows.shape[1] - 1)
+    below = int(position)
+    largest = rows.topk(rows.shape[1] - below, dim=1).values  # from the largest down to `below`
+    return largest[:, -1:].lerp(largest[:, -2:][:, :1], position - below)

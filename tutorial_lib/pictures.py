@@ -1,6 +1,6 @@
 """Photographs: those that ship inside scikit-image, and any file of the reader's.
 
-Every picture comes out as an RGB PIL image, whatever its file held; `to_rgb` says how.
+Every picture becomes an RGB image of Pillow, whatever its file holds; `to_rgb` says how.
 """
 
 import os
@@ -39,19 +39,33 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit, which it only warns of
 
 
 def list_images() -> list[str]:
-    """The names that `load_image` knows: photographs inside scikit-image, no download.
+    """List the photographs that `tl.load_image` knows by name: no download, all in scikit-image.
 
-    >>> "chelsea" in list_images()
-    True
+    Returns:
+        Names in alphabetical order.
+
+    Example:
+        >>> "chelsea" in tl.list_images()
+        True
     """
     return sorted(BUNDLED)
 
 
 def image_credit(name: str) -> str:
-    """Title, source and licence of a bundled photograph. Raises ValueError for another name.
+    """Return title, source and licence of a bundled photograph, to print beside it.
 
-    >>> image_credit("chelsea")
-    'Chelsea the cat; Stefan van der Walt; CC0'
+    Args:
+        name: One of `tl.list_images()`.
+
+    Returns:
+        One line of text.
+
+    Raises:
+        ValueError: name is another name.
+
+    Example:
+        >>> tl.data.image_credit("chelsea")
+        'Chelsea the cat; Stefan van der Walt; CC0'
     """
     if name not in CREDITS:
         raise ValueError(f"name: {name!r} given, expected one of {', '.join(list_images())}")
@@ -59,22 +73,33 @@ def image_credit(name: str) -> str:
 
 
 def load_image(name: str | os.PathLike) -> Image.Image:
-    """A bundled photograph by its name, or the picture in a file by its path, in RGB.
+    """Load a bundled photograph by its name, or the picture in a file by its path, in RGB.
 
     The first frame of an animation is taken. Orientation, transparency, colours and depth become
-    upright 8 bit RGB as `to_rgb` says. Sizes from 1 x 1 up to 89 million pixels.
+    upright 8 bit RGB as `tl.data.to_rgb` says.
 
-    Raises FileNotFoundError for a path that is not there, ValueError for a file that is no picture,
-    is cut short or has too many pixels, TypeError where `name` is no string or path.
+    Args:
+        name: One of `tl.list_images()`, or the path of a file. Sizes from 1 x 1 up to 89 million
+            pixels are read.
 
-    >>> load_image("chelsea").size
-    (451, 300)
+    Returns:
+        RGB image of Pillow.
+
+    Raises:
+        FileNotFoundError: No file has this path, and no bundled photograph this name.
+        ImportError: A bundled photograph is wanted and scikit-image is not installed.
+        TypeError: name is neither a string nor a path.
+        ValueError: The file is no picture, is cut short or has too many pixels.
+
+    Example:
+        >>> tl.load_image("chelsea").size
+        (451, 300)
     """
     if not isinstance(name, (str, os.PathLike)):
         raise TypeError(f"name: {type(name).__name__} given, expected a string or a path")
     path = Path(name)
     if name in BUNDLED:
-        path = _bundled(BUNDLED[name][0])
+        path = _bundled_path(BUNDLED[name][0])
     if not os.path.exists(path):  # no error for a name that is too long to be a path
         names = ", ".join(list_images())
         raise FileNotFoundError(f"name: no file {str(name)!r}; bundled photographs: {names}")
@@ -95,26 +120,37 @@ def load_image(name: str | os.PathLike) -> Image.Image:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any PIL image as an upright 8 bit RGB image.
+    """Convert any image of Pillow to an upright 8 bit RGB image.
 
     The EXIF orientation is applied. Transparency, of RGBA, grey or palette, is laid on white.
     16 bit grey is divided by 257, so that 65535 becomes 255. Grey is repeated for the three
-    colours; CMYK and other spaces are converted by Pillow. Raises ValueError for 32 bit grey, whose
-    range only the reader knows, and for a picture without pixels; TypeError for what is no picture.
+    colours; CMYK and other spaces are converted by Pillow.
 
-    >>> to_rgb(Image.new("L", (2, 2), 7)).getpixel((0, 0))
-    (7, 7, 7)
+    Args:
+        picture: Image of Pillow.
+
+    Returns:
+        RGB image of Pillow.
+
+    Raises:
+        TypeError: picture is no image of Pillow.
+        ValueError: picture is 32 bit grey, whose range only the reader knows, or has no pixels.
+
+    Example:
+        >>> from PIL import Image
+        >>> tl.data.to_rgb(Image.new("L", (2, 2), 7)).getpixel((0, 0))
+        (7, 7, 7)
     """
     if not isinstance(picture, Image.Image):
         raise TypeError(f"picture: {type(picture).__name__} given, expected a PIL image")
     if not picture.width * picture.height:
         raise ValueError(f"picture: size {picture.size} given, expected at least 1 x 1")
     # Pillow before 11 opens 16 bit PNG and PGM files as mode I, known by their format alone.
-    deep = picture.mode == "I" and picture.format in ("PNG", "PPM")
+    is_16_bit = picture.mode == "I" and picture.format in ("PNG", "PPM")
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "La":  # premultiplied
         picture = picture.convert("LA")
-    if deep or picture.mode.startswith("I;16"):
+    if is_16_bit or picture.mode.startswith("I;16"):
         grey = np.asarray(picture) / 257
         return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
@@ -129,7 +165,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _bundled(file: str) -> Path:
+def _bundled_path(file: str) -> Path:
+    """Return where scikit-image has put a photograph."""
     try:
         return Path(str(files("skimage") / "data" / file))
     except ImportError as error:
@@ -138,6 +175,7 @@ def _bundled(file: str) -> Path:
 
 
 def _check_size(picture: Image.Image) -> None:
+    """Raise ValueError for a picture with too many pixels."""
     if picture.width * picture.height > MAX_PIXELS:
         raise ValueError(
             f"too large: {picture.width} x {picture.height} pixels, at most {MAX_PIXELS}"

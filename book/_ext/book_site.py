@@ -1,13 +1,18 @@
-"""What this book adds to Jupyter Book: pages that need no internet, and notebook downloads."""
+"""What this book adds to Jupyter Book: no internet needed, notebooks to download, API links."""
 
+import re
 import shutil
 from pathlib import Path
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.util import logging
 
 MATHJAX = "vendor/mathjax/tex-mml-chtml.js"
 # No crossorigin attribute: with one, a browser refuses scripts of a page opened from disk.
 WIDGETS = {"vendor/require.js": {}, "vendor/embed-amd.js": {}}
+API_PAGE = "book/api"
+API_NAME = re.compile(r"\btl\.([a-z_]+(?:\.[A-Za-z_]+)?)")  # tl.smoothgrad, tl.metrics.gini
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +57,57 @@ def publish_notebooks(app, exception):
             shutil.copy(notebook, to)
 
 
+def formulas_are_literal(app, what, name, obj, options, lines):
+    """An indented block of a docstring, before its first section, is a formula: keep its form."""
+    for i in range(len(lines) - 1, 0, -1):
+        before = [line for line in lines[:i] if line.strip()]
+        starts = lines[i].startswith("    ") and not lines[i - 1].strip()
+        if starts and before and not before[-1].startswith((" ", ":", ".. ", "-")):
+            lines[i:i] = ["::", ""]
+
+
+def link_to_the_api(app, doctree):
+    """Code in the prose that names a function of the package links to it, and a page ends with all.
+
+    A page names functions of the package in its cells as tl.NAME; its last section gets a list.
+    """
+    page = app.env.docname
+    if page == API_PAGE:
+        return
+    documented = _documented(app)
+    for literal in list(doctree.findall(nodes.literal)):
+        found = API_NAME.match(literal.astext())
+        if found and (name := _api_name(found[1], documented)):
+            literal.replace_self(_api_link(page, name, literal.deepcopy()))
+    cells = [block.astext() for block in doctree.findall(nodes.literal_block)]
+    used = {_api_name(n, documented) for cell in cells for n in API_NAME.findall(cell)} - {None}
+    sections = [s for s in doctree.findall(nodes.section) if isinstance(s.parent, nodes.section)]
+    if used and sections:
+        paragraph = nodes.paragraph("", "The functions of the package on this page: ")
+        for i, name in enumerate(sorted(used)):
+            paragraph += [nodes.Text(", ")] if i else []
+            paragraph += _api_link(page, name, nodes.literal(text=f"tl.{name}"))
+        paragraph += nodes.Text(".")
+        sections[-1] += paragraph
+
+
+def _documented(app) -> set[str]:
+    """The names that the API page documents, without the package's."""
+    text = (Path(app.srcdir) / f"{API_PAGE}.md").read_text("utf-8")
+    return set(re.findall(r"^\.\. auto\w+:: tutorial_lib\.(\S+)", text, re.MULTILINE))
+
+
+def _api_name(name: str, documented: set[str]) -> str | None:
+    """The documented name of tl.NAME: tl.noise.adaptive_sigma is tl.adaptive_sigma."""
+    candidates = name, name.split(".")[-1], name.split(".")[0]
+    return next((n for n in candidates if n in documented), None)
+
+
+def _api_link(page: str, name: str, text: nodes.Node) -> pending_xref:
+    target = dict(refdomain="py", reftype="obj", reftarget=f"tutorial_lib.{name}", refdoc=page)
+    return pending_xref("", text, refexplicit=True, refwarn=True, **target)
+
+
 def _notebooks(app) -> Path:
     return Path(app.srcdir) / "_build/notebooks"
 
@@ -60,6 +116,8 @@ def setup(app):
     """Called by Sphinx."""
     app.connect("config-inited", serve_vendored)
     app.connect("config-inited", switch_off_thebe)
+    app.connect("autodoc-process-docstring", formulas_are_literal)
+    app.connect("doctree-read", link_to_the_api)
     app.connect("html-page-context", offer_notebook)
     app.connect("build-finished", publish_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

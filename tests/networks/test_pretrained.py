@@ -286,7 +286,7 @@ def test_a_download_is_kept_and_not_fetched_twice(hub, monkeypatch):
     calls = []
     monkeypatch.setattr(torch.hub, "urlopen", lambda request: calls.append(1) or Body(b"abc"))
     for _ in range(2):
-        path = models._fetched("net", "file:///net-ba7816bf.pth")  # SHA-256 of abc
+        path = models._checkpoint_path("net", "file:///net-ba7816bf.pth")  # SHA-256 of abc
         assert path.read_bytes() == b"abc"
     assert calls == [1] and [p.name for p in hub.iterdir()] == ["net-ba7816bf.pth"]
 

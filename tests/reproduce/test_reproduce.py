@@ -336,7 +336,7 @@ def test_pictures_and_rows_have_noise_of_their_own_and_a_pictures_rows_share_the
 def test_measures_are_the_librarys_own_numbers():
     x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     one = case(dict(method="gradient"), network(), x, settings=dict(perturbations=3))
-    found = measures.measured(one, ("aupc", "autvc", "autvc_program", "sparseness"))
+    found = measures.compute_measures(one, ("aupc", "autvc", "autvc_program", "sparseness"))
     heat = tl.heatmap(tl.gradient(one.model, x, 0))
     own = dict(bounds=one.model.bounds, draws=3, seed=2, batch_size=8)
     assert found["aupc"] == pytest.approx(float(tl.metrics.aupc(one.model, x, 0, heat, **own)))
@@ -364,7 +364,7 @@ def test_digit_measures_are_one_for_the_same_network_and_its_twin():
     twin.load_state_dict(net.state_dict())
     with torch.no_grad():
         twin[1].bias -= twin[1].weight.sum(1)
-    nets = dict(network=net, blind=net, moved=net, twin=twin)
+    nets = dict(network=net, shuffled=net, shifted=net, twin=twin)
     x = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     for row in (dict(method="gradient"), dict(method="adaptgrad", samples=3)):
         one = cases.DigitCase(nets, x, 3, row, seed=0, batch_size=8)
@@ -379,11 +379,11 @@ def test_digit_maps_are_made_once_and_their_cost_is_counted():
             self.count(len(x))
             return x.square().flatten(1).sum(1, keepdim=True)
 
-    nets = {name: Net() for name in ("network", "blind", "moved", "twin")}
+    nets = {name: Net() for name in ("network", "shuffled", "shifted", "twin")}
     x = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     one = cases.DigitCase(nets, x, 0, dict(method="gradient"), seed=0, batch_size=8)
     with tl.skip_model_check():
-        measures.measured(one, ("consistency", "consistency_abs", "invariance"))
+        measures.compute_measures(one, ("consistency", "consistency_abs", "invariance"))
     made = config.load_config("zhou-table1")
     assert sum(net.seen for net in nets.values()) == 4
     assert passes(made).loc["Grad", "gradients"] == 4
@@ -393,10 +393,10 @@ def test_one_measure_that_fails_leaves_the_others():
     x = torch.rand(
         1, 3, 64, 64, generator=torch.Generator().manual_seed(1)
     )  # 30 windows do not fit
-    found = measures.measured(case(dict(method="gradient"), x=x), ("aupc", "autvc"))
+    found = measures.compute_measures(case(dict(method="gradient"), x=x), ("aupc", "autvc"))
     assert "aupc" not in found and found["autvc"] > 0 and "windows of 15 x 15 fit" in found["note"]
     flat = case(dict(method="gradient"), x=torch.zeros(1, 3, 64, 64))
-    assert measures.measured(flat, ("sparseness",))["note"].startswith("attribution")
+    assert measures.compute_measures(flat, ("sparseness",))["note"].startswith("attribution")
 
 
 def test_a_measure_that_there_is_not_is_named():
@@ -447,56 +447,56 @@ def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path):
 
 
 def test_a_line_that_was_cut_short_is_dropped_and_the_rest_is_kept(tmp_path):
-    part = store.Part(tmp_path, 0, ["value"])
+    part = store.WorkerFile(tmp_path, 0, ["value"])
     part.add(dict(picture="a", row="r", value=0.1))
     part.close()
     for torn in (b"b,r,0.", b'c,"r', b"d"):
         with part.path.open("ab") as file:
             file.write(torn)
-        assert set(store.done(tmp_path)) == {("a", "r")}
-        again = store.Part(tmp_path, 0, ["value"])
+        assert set(store.read_lines(tmp_path)) == {("a", "r")}
+        again = store.WorkerFile(tmp_path, 0, ["value"])
         again.close()
         assert b"b,r" not in part.path.read_bytes()
-    assert store.done(tmp_path)["a", "r"]["value"] == "0.1"
+    assert store.read_lines(tmp_path)["a", "r"]["value"] == "0.1"
 
 
 def test_a_header_that_was_cut_short_is_written_again(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/worker-0.csv").write_bytes(b"picture,ro")
-    store.Part(tmp_path, 0, ["value"]).close()
+    store.WorkerFile(tmp_path, 0, ["value"]).close()
     assert (tmp_path / "parts/worker-0.csv").read_text() == "picture,row,value,note,seconds\n"
 
 
 def test_results_with_other_columns_are_never_thrown_away(tmp_path):
-    part = store.Part(tmp_path, 0, ["value"])
+    part = store.WorkerFile(tmp_path, 0, ["value"])
     part.add(dict(picture="a", row="r", value=0.1))
     part.close()
     before = part.path.read_bytes()
     with pytest.raises(ValueError, match="other columns"):
-        store.Part(tmp_path, 0, ["other"])
+        store.WorkerFile(tmp_path, 0, ["other"])
     assert part.path.read_bytes() == before
 
 
 def test_two_runs_do_not_write_into_one_file(tmp_path):
     pytest.importorskip("fcntl")
-    first = store.Part(tmp_path, 0, ["value"])
+    first = store.WorkerFile(tmp_path, 0, ["value"])
     with pytest.raises(BlockingIOError, match="another process"):
-        store.Part(tmp_path, 0, ["value"])
+        store.WorkerFile(tmp_path, 0, ["value"])
     first.close()
 
 
 def test_numbers_come_back_bit_for_bit(tmp_path):
     values = [0.1, 1e-300, math.pi, 1 / 3, -0.0, float("nan")]
-    text = store.table(["v", "w"], [{"v": v, "w": 1} for v in values])
+    text = store.csv_text(["v", "w"], [{"v": v, "w": 1} for v in values])
     back = [float(line.partition(",")[0] or "nan") for line in text.splitlines()[1:]]
     assert np.array(back[:5]).tobytes() == np.array(values[:5]).tobytes() and math.isnan(back[5])
 
 
 def test_a_line_break_inside_a_note_does_not_break_the_line(tmp_path):
-    part = store.Part(tmp_path, 0, [])
+    part = store.WorkerFile(tmp_path, 0, [])
     part.add(dict(picture="a", row="r", note='first\nsecond, "third"'))
     part.close()
-    assert store.done(tmp_path)["a", "r"]["note"] == 'first second, "third"'
+    assert store.read_lines(tmp_path)["a", "r"]["note"] == 'first second, "third"'
 
 
 # A run.
@@ -520,7 +520,7 @@ def test_a_run_names_the_kind_of_device_that_made_it(small, device):
 
 @pytest.mark.parametrize("after", [0, 1, 4, 11])
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(small, monkeypatch, after):
-    whole, asked, calls = read(small("whole")), measures.measured, []
+    whole, asked, calls = read(small("whole")), measures.compute_measures, []
 
     def counting(case, wanted):
         calls.append((case.seed, case.row["method"]))
@@ -528,10 +528,10 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(small, monkeypa
             raise KeyboardInterrupt
         return asked(case, wanted)
 
-    monkeypatch.setattr(runner, "measured", counting)
+    monkeypatch.setattr(runner, "compute_measures", counting)
     with pytest.raises(KeyboardInterrupt):
         small("cut")
-    assert len(store.done(small.tmp / "cut/small-efficientnet_lite0")) == after
+    assert len(store.read_lines(small.tmp / "cut/small-efficientnet_lite0")) == after
     assert read(small("cut")) == whole
     assert len(calls) == 12 + 1  # nothing is measured twice
 
@@ -819,7 +819,7 @@ def test_a_map_that_was_lost_is_made_again_and_one_that_fails_leaves_a_gap(small
     def fails(model, x, target, **keywords):
         raise ValueError("no rule for this network")
 
-    monkeypatch.setattr(cases, "attributed", lambda *given: fails)
+    monkeypatch.setattr(cases, "attribution_function", lambda *given: fails)
     table = tables.read(small("broken", limit=1))
     assert (table.note == "no rule for this network").all()
     figure = drawings.maps(small.tmp / "broken/small-efficientnet_lite0", table, made(small))

@@ -1,4 +1,4 @@
-"""The tape must hold what a model does, in whatever spelling, and `linear` its coefficients."""
+"""The tape must hold what a model does, whatever the spelling, and a linear form its numbers."""
 
 import gc
 import weakref
@@ -14,7 +14,7 @@ from torch.nn.modules import module as hooks
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
-from tutorial_lib.rules.linear_steps import bias, linear
+from tutorial_lib.rules.linear_steps import bias, linear_form
 from tutorial_lib.rules.recorder import record
 from tutorial_lib.rules.tape import gradient, one_hot, walk_back
 
@@ -203,7 +203,7 @@ def test_a_step_can_be_run_again_on_other_values():
     tape = taped(lambda x: torch.cat([x.chunk(3, 1)[1].exp(), torch.zeros(2, 1)], 1) * 2 - X[:, :5])
     other = {0: normal(2, 12, seed=9)}
     for step in tape.steps:
-        again = step(*tape.of(step))
+        again = step(*tape.values_read_by(step))
         assert torch.equal(again, tape.values[step.output])
         other[step.output] = step(*(other[i] for i in step.inputs))
     wanted = torch.cat([other[0][:, 4:8].exp(), torch.zeros(2, 1)], 1) * 2 - X[:, :5]
@@ -245,7 +245,7 @@ def test_a_step_says_in_which_module_and_line_it_stands():
     net = Named().eval()
     tape = taped(net)
     line = line_of(Named.forward, 1)
-    places = {step.name: step.where for step in tape.steps}
+    places = {step.name: step.location for step in tape.steps}
     assert places["addmm"] == f"body.0 ({line})"
     assert places["relu"] == f"body.1.0 ({line})"
     assert places["mul"] == f"Named ({line})"
@@ -254,13 +254,13 @@ def test_a_step_says_in_which_module_and_line_it_stands():
     assert inside["relu"] == (net, net.body, net.body[1], net.body[1][0])
     assert inside["mul"] == (net,)
     function = lambda x: x * 2  # noqa: E731
-    assert taped(function).steps[0].where == line_of(function)
+    assert taped(function).steps[0].location == line_of(function)
 
 
 def test_a_step_of_another_package_says_where_it_stands_there():
     net = torchvision.models.resnet18(weights=None).double().eval()
     tape = taped(net, normal(2, 3, 32, 32))
-    places = {step.where for step in tape.steps if step.name == "add"}
+    places = {step.location for step in tape.steps if step.name == "add"}
     assert len(places) == 8 and all("(resnet.py:" in where for where in places), places
 
 
@@ -490,27 +490,27 @@ def matrix(call, values, place):
 def linear_steps(model):
     tape = taped(lambda x: model(x).reshape(2, -1))
     for step in tape.steps:
-        way, values = linear(step), tape.of(step)
-        assert way is not None, step.name
-        yield step, way, values, tape.values[step.output]
+        form, values = linear_form(step), tape.values_read_by(step)
+        assert form is not None, step.name
+        yield step, form, values, tape.values[step.output]
 
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_a_linear_step_is_its_coefficients_times_its_values_and_a_constant(name):
-    for step, way, values, out in linear_steps(LINEAR[name]):
-        assert torch.allclose(way.part()(*values) + bias(step, values), out), step.name
-        assert way.mixes == (step.name in MIXING), step.name
+    for step, form, values, out in linear_steps(LINEAR[name]):
+        assert torch.allclose(form.function()(*values) + bias(step, values), out), step.name
+        assert form.has_weights == (step.name in MIXING), step.name
 
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_absolute_coefficients_are_those_of_the_dense_matrix(name):
-    for step, way, values, out in linear_steps(LINEAR[name]):
+    for step, form, values, out in linear_steps(LINEAR[name]):
         constant = bias(step, values)
         wanted = torch.zeros_like(out.flatten())
         for place, value in enumerate(values):
             dense = matrix(lambda *v, s=step, c=constant: s(*v) - c, values, place)
             wanted = wanted + dense.abs() @ value.to(dense).flatten()
-        found = way.part(torch.abs)(*values)
+        found = form.function(torch.abs)(*values)
         assert found.shape == out.shape, step.name
         assert torch.allclose(found.flatten(), wanted.to(found), rtol=1e-6), step.name
 
@@ -518,10 +518,10 @@ def test_absolute_coefficients_are_those_of_the_dense_matrix(name):
 @pytest.mark.parametrize("change", [None, torch.abs], ids=["as they are", "absolute"])
 @pytest.mark.parametrize("name", LINEAR)
 def test_the_way_back_is_the_transpose(name, change):
-    for step, way, values, out in linear_steps(LINEAR[name]):
+    for step, form, values, out in linear_steps(LINEAR[name]):
         up = normal(*out.shape, seed=5).to(out)
-        for place, found in enumerate(way.back(values, up, change)):
-            wanted = matrix(way.part(change), values, place).T @ up.flatten()
+        for place, found in enumerate(form.transpose(values, up, change)):
+            wanted = matrix(form.function(change), values, place).T @ up.flatten()
             assert found.shape == values[place].shape
             assert torch.allclose(found.flatten(), wanted.to(found), rtol=1e-6), step.name
 
@@ -542,9 +542,9 @@ NOT_LINEAR = {
 @pytest.mark.parametrize("name", NOT_LINEAR)
 def test_a_step_with_no_fixed_coefficients_is_not_linear(name):
     tape = taped(lambda x: x + NOT_LINEAR[name](x).sum())
-    assert any(linear(step) is None for step in tape.steps)
+    assert any(linear_form(step) is None for step in tape.steps)
 
 
 def test_batch_statistics_are_no_fixed_coefficients():
     tape = taped(lambda x: F.batch_norm(x, None, None, training=True))
-    assert [linear(step) for step in tape.steps if "batch_norm" in step.name] == [None]
+    assert [linear_form(step) for step in tape.steps if "batch_norm" in step.name] == [None]

@@ -3,12 +3,13 @@
 Methods that smooth another method are in `smoothing.py`.
 
 Every function has the form NAME(model, x, target, *, ...) and returns a tensor of the shape of x.
+Some arguments mean the same everywhere:
 
-model: any callable (nn.Module or function) from a batch (N, ...) to scores (N, C), row by row
-    independent; a module must be in eval mode. It is left exactly as it was.
+model: any callable (nn.Module or function) from a batch (N, ...) to scores (N, C), whose rows are
+    independent; a module must be in eval mode. The model is left exactly as it was.
 x: (B, ...), a batch of finite floating-point inputs. target: int, or LongTensor (B,).
 batch_size: gradient evaluations per forward pass; None chooses. Memory grows with it alone.
-seed: the result depends on it, and never on batch_size. progress: show a tqdm bar.
+seed: the result depends on it, and never on batch_size. progress: whether to show a tqdm bar.
 
 All raise ValueError or TypeError that names the argument at fault.
 """
@@ -31,12 +32,32 @@ def gradient(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Gradient of the target's score, signed: how fast the score changes with each input.
+    """Compute the signed gradient of the target's score: how fast it changes with each input.
 
-    A(x) = grad f(x)   (Simonyan et al., 2014, Sec. 3). Units: score per unit of input.
+        A(x) = grad f(x)
 
-    >>> tl.gradient(lambda x: x**2, torch.tensor([[1.0, 3.0]]), target=1)
-    tensor([[0., 6.]])
+    Simonyan et al. (2014), Sec. 3.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: It changes nothing, as no noise is drawn; every method takes it.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (B, ...) attributions in units of the score per unit of input.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            its gradients are not finite.
+
+    Example:
+        >>> tl.gradient(lambda x: x**2, torch.tensor([[1.0, 3.0]]), target=1)
+        tensor([[0., 6.]])
     """
     probe_function = partial(probes.point, seed=seed)
     return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)
@@ -51,12 +72,32 @@ def gradient_x_input(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Gradient times input: the first-order Taylor estimate of f(x) - f(0), entry by entry.
+    """Multiply gradient and input: the first-order Taylor estimate of f(x) - f(0), by entries.
 
-    A(x) = x * grad f(x)   (Shrikumar et al., 2016). Units: score.
+        A(x) = x * grad f(x)
 
-    >>> tl.gradient_x_input(lambda x: x**2, torch.tensor([[1.0, 3.0]]), target=1)
-    tensor([[ 0., 18.]])
+    Shrikumar et al. (2016).
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: It changes nothing, as no noise is drawn; every method takes it.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (B, ...) attributions in units of the score.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            its gradients are not finite.
+
+    Example:
+        >>> tl.gradient_x_input(lambda x: x**2, torch.tensor([[1.0, 3.0]]), target=1)
+        tensor([[ 0., 18.]])
     """
     probe_function = partial(probes.point_times_input, seed=seed)
     return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)
@@ -76,21 +117,44 @@ def integrated_gradients(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Gradients averaged along the straight line from a baseline b to x, times x - b.
+    """Average the gradient along the straight line from a baseline b to x, times x - b.
 
-    A(x) = (x - b) * integral over a in [0, 1] of grad f(b + a (x - b))
-         ~ (x - b) * sum_j w_j grad f(b + a_j (x - b))
-    (Sundararajan et al., 2017, Eq. 1; the sum as in Goh et al., 2021, Eq. 2, and the average over
-    N noise baselines as in Eq. 3). Its entries sum to f(x) - f(b) up to the sum's error.
-    Units: score.
+        A(x) = (x - b) * integral over a in [0, 1] of grad f(b + a (x - b))
+             ~ (x - b) * sum_j w_j grad f(b + a_j (x - b))
 
-    baseline: a number, a tensor broadcastable to x, or "noise": uniform noise within `bounds`,
-        a pair (lower, upper) such as model.bounds, drawn `baselines` times (the N of Eq. 3).
-    steps, rule: nodes a_j and weights w_j: "right" (Eq. 2), "left", "midpoint", "trapezoid"
-        (steps + 1 gradients), "gauss-legendre"; see `probes.quadrature`.
+    Sundararajan et al. (2017), Eq. 1; as a sum in Goh et al. (2021), Eq. 2, and averaged over N
+    noise baselines in their Eq. 3. The entries sum to f(x) - f(b) up to the error of the sum. A
+    map takes one gradient for each node of each baseline.
 
-    >>> tl.integrated_gradients(lambda x: x**2, torch.tensor([[1.0, 3.0]]), 1, rule="midpoint")
-    tensor([[0.0000, 9.0000]])
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        baseline: b, in the units of x: a number, a tensor broadcastable to x, or "noise" for noise
+            that is uniform within `bounds`.
+        baselines: Number of noise baselines, the N of Eq. 3; 1 for any other baseline.
+        steps: Number of nodes a_j; the rule "trapezoid" has one more.
+        rule: Nodes a_j and weights w_j: "right" (that of Eq. 2), "left", "midpoint", "trapezoid"
+            or "gauss-legendre"; `tl.probes.quadrature` says what they are.
+        bounds: Pair (lower, upper) of the range of x, such as model.bounds. The noise baseline
+            needs it.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: Seed of the noise baselines.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (B, ...) attributions in units of the score.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            its gradients are not finite.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 3.0]])
+        >>> tl.integrated_gradients(lambda x: x**2, z, 1, steps=2, rule="midpoint")
+        tensor([[0., 9.]])
     """
     probe_function = partial(
         probes.path,
@@ -115,22 +179,46 @@ def smooth_taylor(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """First-order Taylor terms at x from many roots z around it, averaged.
+    """Average the first-order Taylor terms at x from many roots z around it.
 
-    A(x) = 1/R sum_r (x - z_r) * grad f(z_r),  z_r = x + eps_r,  eps_r ~ N(0, sigma^2 I)
-    (Goh et al., 2021, Eq. 9 and 10). Units: score.
+        A(x) = 1/R sum_r (x - z_r) * grad f(z_r),  z_r = x + eps_r,  eps_r ~ N(0, sigma^2 I)
 
-    In expectation this is -sigma^2 d2 f_sigma / dx_i^2, a curvature of the score blurred with
-    sigma: 0 for a linear f, and it does not sum to f(x). With few roots most of a map is sampling
-    noise; `tl.reliability` measures how much.
+    Goh et al. (2021), Eq. 9 and 10. In expectation this is
 
-    sigma: in the units of x. The default is the paper's, for ImageNet's normalisation (10.5 % of
-        that range); `tl.sigma_from_level` converts. roots: R, or a tensor of given roots
-        (R, B, ...), any set S of Eq. 8, which is averaged as it is; sigma and seed then play no
-        part.
+        -sigma^2 d2 f_sigma / dx_i^2
 
-    >>> tl.smooth_taylor(lambda x: x**2, torch.tensor([[1.0]]), 0, roots=torch.tensor([[[0.5]]]))
-    tensor([[0.5000]])
+    a curvature of the score blurred with sigma. It is 0 for a linear f, and it does not sum to
+    f(x). With few roots most of a map is sampling noise; `tl.reliability` measures how much. A map
+    takes R gradients.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        sigma: Standard deviation of the noise in the units of x, a number or a tensor
+            broadcastable to x. The default is the paper's, for ImageNet's normalisation (10.5 % of
+            that range); `tl.sigma_from_level` converts.
+        roots: R, or a tensor of given roots (R, B, ...), any set S of Eq. 8, which is averaged as
+            it is; sigma and seed then play no part.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: Seed of the noise.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (B, ...) attributions in units of the score.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            its gradients are not finite.
+
+    Example:
+        The term of the root 0.5 is (1 - 0.5) times the gradient there, 1:
+
+        >>> root = torch.tensor([[[0.5]]])
+        >>> tl.smooth_taylor(lambda x: x**2, torch.tensor([[1.0]]), 0, roots=root)
+        tensor([[0.5000]])
     """
     probe_function = partial(probes.taylor_roots, sigma=sigma, roots=roots, seed=seed)
     return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)

@@ -1,14 +1,15 @@
 """Where a method looks and how it weighs: each function here is one row of the book's table.
 
 A probe function takes the pictures x (B, ...) and returns `Probes` for the engine. Noise is drawn
-on the device of x from `seed` alone, one draw a sample, and every picture of the batch meets the
-same draws: a batch gives the maps of its pictures one at a time, whatever `batch_size` is, and
-maps of one picture for several targets can be compared draw by draw.
+on the device of x from `seed` alone, one draw a sample, and every picture of the batch gets the
+same draws. So a batch gives the same maps as its pictures one at a time, whatever `batch_size` is,
+and maps of one picture for several targets can be compared draw by draw.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,25 +22,75 @@ from tutorial_lib.averaging.seeded_noise import child_seed, noise_blocks, slices
 
 
 def point(x: Tensor, *, seed: int = 0) -> Probes:
-    """Look at x, weigh by 1: the gradient."""
+    """Look at x and weigh by 1: the gradient.
+
+    Args:
+        x: (B, ...) pictures.
+        seed: It changes nothing, as no noise is drawn; every probe function takes it.
+
+    Returns:
+        `Probes` with 1 probe for each picture.
+
+    Raises:
+        TypeError: seed is not an int.
+        ValueError: seed is negative.
+
+    Example:
+        >>> tl.probes.point(torch.tensor([[1.0, 3.0]])).points()
+        tensor([[[1., 3.]]])
+    """
     checks.seed(seed)
     return Probes(1, lambda: iter([Block(x[None])]))
 
 
 def point_times_input(x: Tensor, *, seed: int = 0) -> Probes:
-    """Look at x, weigh by x: gradient x input."""
+    """Look at x and weigh by x: gradient x input.
+
+    Args:
+        x: (B, ...) pictures.
+        seed: It changes nothing, as no noise is drawn; every probe function takes it.
+
+    Returns:
+        `Probes` with 1 probe for each picture.
+
+    Raises:
+        TypeError: seed is not an int.
+        ValueError: seed is negative.
+
+    Example:
+        >>> [block.weights for block in tl.probes.point_times_input(torch.tensor([[1.0, 3.0]]))]
+        [tensor([[1., 3.]])]
+    """
     checks.seed(seed)
     return Probes(1, lambda: iter([Block(x[None], x)]))
 
 
 def pair(x: Tensor, *, baseline: float | Tensor = 0.0, seed: int = 0) -> Probes:
-    """Look at x and a baseline b together, weigh by x - b: DeepLIFT.
+    """Look at x and a baseline b together, and weigh by x - b: DeepLIFT.
 
-    The points are pairs (B, 2, ...), for a changed backward rule that compares the two.
+    The points are pairs, for a changed backward rule that compares the two.
+
+    Args:
+        x: (B, ...) pictures.
+        baseline: b, a number or a tensor broadcastable to x.
+        seed: It changes nothing, as no noise is drawn; every probe function takes it.
+
+    Returns:
+        `Probes` with 1 probe for each picture, whose point is the pair (x, b): its points have the
+        shape (1, B, 2, ...).
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: The shape of baseline does not fit x, it is not finite, or seed is negative.
+
+    Example:
+        >>> tl.probes.pair(torch.tensor([[1.0, 3.0]])).points()
+        tensor([[[[1., 3.],
+                  [0., 0.]]]])
     """
     checks.seed(seed)
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
-    both = torch.stack([x, start], 1)
+    both = torch.stack([x, start], 1)  # (B, 2, ...)
     return Probes(1, lambda: iter([Block(both[None], x - start)]))
 
 
@@ -53,26 +104,46 @@ def path(
     bounds: tuple | None = None,
     seed: int = 0,
 ) -> Probes:
-    """Look along the line b + a (x - b), weigh by x - b: Integrated Gradients.
+    """Look along the line b + a (x - b), and weigh by x - b: Integrated Gradients.
 
-    The arguments are those of `attribution.integrated_gradients`.
+    Args:
+        x: (B, ...) pictures.
+        baseline: b, in the units of x: a number, a tensor broadcastable to x, or "noise" for noise
+            that is uniform within `bounds`.
+        baselines: Number of noise baselines; 1 for any other baseline.
+        steps: Number of nodes a; the rule "trapezoid" has one more.
+        rule: Nodes and weights of the sum, see `quadrature`: "right", "left", "midpoint",
+            "trapezoid" or "gauss-legendre".
+        bounds: Pair (lower, upper) of the range of x. The noise baseline needs it.
+        seed: Seed of the noise baselines.
+
+    Returns:
+        `Probes` with a probe for each node of each baseline. A draw is the path of one baseline.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit; the message begins with the argument's name.
+
+    Example:
+        >>> tl.probes.path(torch.tensor([[2.0]]), steps=2, rule="midpoint").points().flatten()
+        tensor([0.5000, 1.5000])
     """
     nodes, shares = quadrature(rule, steps)
     seed = checks.seed(seed)
     starts = _baselines(x, baseline, checks.count("baselines", baselines), bounds, seed)
     shares = [share / baselines for share in shares]
     column = partial(torch.tensor, dtype=checks.accumulator(x.dtype))
-    places, each = (column(v).view(-1, *[1] * x.ndim).to(x.device) for v in (nodes, shares))
+    a, share_column = (column(v).view(-1, *[1] * x.ndim).to(x.device) for v in (nodes, shares))
 
     def make() -> Iterator[Block]:
-        for start in starts():
-            start = start.to(checks.accumulator(x.dtype))
-            distance = x - start
-            for part in slices(len(nodes), x):
-                points = (start + places[part] * distance).to(x.dtype)
-                one = part.stop - part.start == 1  # a number, for the engine's shorter way
-                share = shares[part.start] if one else each[part]
-                yield Block(points, distance, share, int(part.stop == len(nodes)))
+        for b in starts():
+            b = b.to(a.dtype)
+            difference = x - b
+            for rows in slices(len(nodes), x):
+                points = (b + a[rows] * difference).to(x.dtype)  # (K, B, ...)
+                single = rows.stop - rows.start == 1  # a number then, which the engine adds faster
+                share = shares[rows.start] if single else share_column[rows]
+                yield Block(points, difference, share, int(rows.stop == len(nodes)))
 
     return Probes(baselines * len(nodes), make)
 
@@ -87,9 +158,25 @@ def gaussian(
 ) -> Probes:
     """Look at x + sigma * eps with eps ~ N(0, I), and there wherever `inner` looks: SmoothGrad.
 
-    inner: the probe function of the method that is smoothed, called as inner(noisy x, seed=...).
+    Args:
+        x: (B, ...) pictures.
+        sigma: Standard deviation in the units of x, a number or a tensor broadcastable to x.
+        samples: Number of noisy copies of each picture.
+        seed: Seed of the noise.
+        inner: Probe function of the method that is smoothed, called as inner(noisy x, seed=...).
+
+    Returns:
+        `Probes` with samples times as many probes as `inner` has. A draw is one noisy copy.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit; the message begins with the argument's name.
+
+    Example:
+        >>> tl.probes.gaussian(x, sigma=0.2, samples=50).points().shape
+        torch.Size([50, 2, 3, 16, 16])
     """
-    return _around(x, _gaussian_copies(x, sigma, samples, seed), samples, seed, inner)
+    return _inner_probes(x, _gaussian_copies(x, sigma, samples, seed), samples, seed, inner)
 
 
 def adaptive_gaussian(
@@ -101,7 +188,30 @@ def adaptive_gaussian(
     seed: int = 0,
     inner: Callable[..., Probes] = point,
 ) -> Probes:
-    """Look at x + sigma_i * eps_i, sigma_i from the distance to the nearer bound: AdaptGrad."""
+    """Look at x + sigma_i * eps_i, sigma_i from the distance to the nearer bound: AdaptGrad.
+
+    Args:
+        x: (B, ...) pictures, inside the bounds.
+        bounds: Pair (lower, upper) of the range of x, numbers or tensors, such as model.bounds.
+        confidence: c of `tl.adaptive_sigma`, between 0 and 1.
+        samples: Number of noisy copies of each picture.
+        seed: Seed of the noise.
+        inner: Probe function of the method that is smoothed, called as inner(noisy x, seed=...).
+
+    Returns:
+        `Probes` with samples times as many probes as `inner` has. A draw is one noisy copy.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, or x lies outside the bounds.
+
+    Example:
+        A value on a bound gets no noise:
+
+        >>> z = torch.tensor([[0.0, 1.0]])
+        >>> tl.probes.adaptive_gaussian(z, bounds=(0.0, 1.0), samples=2).points()
+        tensor([[[0., 1.]], [[0., 1.]]])
+    """
     sigma = noise.adaptive_sigma(x, bounds, confidence)
     return gaussian(x, sigma=sigma, samples=samples, seed=seed, inner=inner)
 
@@ -115,19 +225,60 @@ def truncated_gaussian(
     seed: int = 0,
     inner: Callable[..., Probes] = point,
 ) -> Probes:
-    """Look around x with normal noise that is conditioned on staying within the bounds."""
+    """Look around x with normal noise that is conditioned on staying within the bounds.
+
+    Args:
+        x: (B, ...) pictures, inside the bounds.
+        sigma: Standard deviation before the condition, in the units of x: a number or a tensor
+            broadcastable to x.
+        bounds: Pair (lower, upper) of the range of x, numbers or tensors, such as model.bounds.
+        samples: Number of noisy copies of each picture.
+        seed: Seed of the noise.
+        inner: Probe function of the method that is smoothed, called as inner(noisy x, seed=...).
+
+    Returns:
+        `Probes` with samples times as many probes as `inner` has. A draw is one noisy copy.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, or x lies outside the bounds.
+
+    Example:
+        >>> z = tl.probes.truncated_gaussian(x, sigma=0.5, bounds=(0.0, 1.0)).points()
+        >>> bool(((z >= 0) & (z <= 1)).all())
+        True
+    """
     sigma, bounds = checks.sigma(sigma, x), checks.inside(x, bounds)
-
-    def place(uniform: Tensor) -> Tensor:
-        return noise.truncated_normal(x, sigma, bounds, uniform)
-
-    return _around(x, _copies(x, place, torch.rand, samples, seed), samples, seed, inner)
+    displace = partial(noise.truncated_normal, x, sigma, bounds)
+    copies = _noisy_copies(x, displace, torch.rand, samples, seed)
+    return _inner_probes(x, copies, samples, seed, inner)
 
 
 def taylor_roots(
     x: Tensor, *, sigma: float | Tensor = 0.5, roots: int | Tensor = 150, seed: int = 0
 ) -> Probes:
-    """Look at the roots z, drawn around x or given, and weigh by x - z: SmoothTaylor."""
+    """Look at the roots z, drawn around x or given, and weigh by x - z: SmoothTaylor.
+
+    Args:
+        x: (B, ...) pictures.
+        sigma: Standard deviation in the units of x, a number or a tensor broadcastable to x.
+        roots: Number of roots that are drawn, or given roots (R, B, ...); sigma and seed then play
+            no part.
+        seed: Seed of the noise.
+
+    Returns:
+        `Probes` with a probe for each root, which is a draw of its own.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit; the message begins with the argument's name.
+
+    Example:
+        >>> roots = torch.tensor([[[0.5]], [[2.0]]])
+        >>> probes = tl.probes.taylor_roots(torch.tensor([[1.0]]), roots=roots)
+        >>> [block.weights.flatten() for block in probes]
+        [tensor([ 0.5000, -1.0000])]
+    """
     if not isinstance(roots, Tensor):
         count = checks.count("roots", roots)
         blocks = _gaussian_copies(x, sigma, count, seed)
@@ -138,10 +289,10 @@ def taylor_roots(
         count = len(given)
 
         def blocks() -> Iterator[Tensor]:
-            return (given[part] for part in slices(count, x))
+            return (given[rows] for rows in slices(count, x))
 
     def make() -> Iterator[Block]:
-        for z in blocks():
+        for z in blocks():  # (K, B, ...)
             yield Block(z, x - z, 1 / count, len(z))
 
     return Probes(count, make)
@@ -155,17 +306,36 @@ def noisy_weights(
     seed: int = 0,
     inner: Callable[..., Probes] = point,
 ) -> Probes:
-    """Look where `inner` looks, at networks with noise on their weights: NoiseGrad."""
+    """Look where `inner` looks, at networks with noise on their weights: NoiseGrad.
+
+    Args:
+        x: (B, ...) pictures.
+        weight_sigma: Standard deviation of the noise, a fraction of each weight.
+        weight_samples: Number of noisy networks.
+        seed: Seed of the noise.
+        inner: Probe function of the method that is smoothed, called as inner(x, seed=...).
+
+    Returns:
+        `Probes` with weight_samples times as many probes as `inner` has. A draw is one network.
+
+    Raises:
+        TypeError: An argument has the wrong type, or `inner` has noise on weights itself.
+        ValueError: A value does not fit; the message begins with the argument's name.
+
+    Example:
+        >>> tl.probes.noisy_weights(x, weight_samples=10).count
+        10
+    """
     checks.nonnegative("weight_sigma", weight_sigma)
-    number, seed = checks.count("weight_samples", weight_samples), checks.seed(seed)
+    count, seed = checks.count("weight_samples", weight_samples), checks.seed(seed)
 
     def make() -> Iterator[Block]:
-        for k in range(number):
+        for k in range(count):
             network = partial(noise.reweighted, sigma=weight_sigma, seed=child_seed(seed, k, 1))
-            inside = inner(x, seed=child_seed(seed, k))
-            yield from _part_of_draw(inside, number, network=network)
+            probes = inner(x, seed=child_seed(seed, k))
+            yield from _blocks_of_draw(probes, count, network=network)
 
-    return Probes(number * inner(x, seed=seed).count, make)
+    return Probes(count * inner(x, seed=seed).count, make)
 
 
 def noisy_weights_and_inputs(
@@ -178,29 +348,51 @@ def noisy_weights_and_inputs(
     seed: int = 0,
     inner: Callable[..., Probes] = point,
 ) -> Probes:
-    """Look at x + sigma * eps, at networks with noise on their weights: FusionGrad."""
-    around = partial(gaussian, sigma=sigma, samples=samples, inner=inner)
-    weights = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
-    return noisy_weights(x, **weights, seed=seed, inner=around)
+    """Look at x + sigma * eps, at networks with noise on their weights: FusionGrad.
+
+    Args:
+        x: (B, ...) pictures.
+        sigma: Standard deviation in the units of x, a number or a tensor broadcastable to x.
+        samples: Number of noisy copies of each picture for each network.
+        weight_sigma: Standard deviation of the noise on weights, a fraction of each weight.
+        weight_samples: Number of noisy networks.
+        seed: Seed of the noise.
+        inner: Probe function of the method that is smoothed, called as inner(noisy x, seed=...).
+
+    Returns:
+        `Probes` with weight_samples times samples times as many probes as `inner` has. A draw is
+        one network.
+
+    Raises:
+        TypeError: An argument has the wrong type, or `inner` has noise on weights itself.
+        ValueError: A value or a shape does not fit; the message begins with the argument's name.
+
+    Example:
+        >>> tl.probes.noisy_weights_and_inputs(x, sigma=0.2, samples=5, weight_samples=10).count
+        50
+    """
+    noisy_inputs = partial(gaussian, sigma=sigma, samples=samples, inner=inner)
+    weights: dict[str, Any] = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
+    return noisy_weights(x, **weights, seed=seed, inner=noisy_inputs)
 
 
 def _baselines(
-    x: Tensor, baseline: float | Tensor | str, number: int, bounds: tuple | None, seed: int
+    x: Tensor, baseline: float | Tensor | str, count: int, bounds: tuple | None, seed: int
 ) -> Callable[[], Iterator[Tensor]]:
-    """The starts of the paths, as a function that begins afresh: one fixed, or noise draws."""
+    """Return a function that iterates over the baselines, from the first one each time."""
     if isinstance(baseline, str):
         if baseline != "noise":
             raise ValueError(f"baseline: expected a number, a tensor or 'noise', got {baseline!r}")
         lower, upper = checks.bounds(bounds, x)
 
-        def draws() -> Iterator[Tensor]:
-            for uniform in chain.from_iterable(noise_blocks(x, torch.rand, number, seed)):
+        def noise_baselines() -> Iterator[Tensor]:
+            for uniform in chain.from_iterable(noise_blocks(x, torch.rand, count, seed)):
                 yield (lower + (upper - lower) * uniform).to(x.dtype)
 
-        return draws
-    if number != 1:
+        return noise_baselines
+    if count != 1:
         raise ValueError(
-            f"baselines: expected 1 unless baseline='noise', got {number}; "
+            f"baselines: expected 1 unless baseline='noise', got {count}; "
             "a fixed baseline gives the same map each time"
         )
     if bounds is not None:
@@ -209,53 +401,57 @@ def _baselines(
     return lambda: iter([fixed])
 
 
-def _around(
+def _inner_probes(
     x: Tensor,
-    blocks: Callable[[], Iterator[Tensor]],
+    copies: Callable[[], Iterator[Tensor]],
     samples: int,
     seed: int,
     inner: Callable[..., Probes],
 ) -> Probes:
-    """`samples` noisy copies of x, in blocks (K, B, ...), and there wherever `inner` looks."""
+    """Return the probes of `inner` at each of `samples` noisy copies, blocks (K, B, ...)."""
 
     def make() -> Iterator[Block]:
-        for k, noisy in enumerate(z for block in blocks() for z in block):
-            yield from _part_of_draw(inner(noisy, seed=child_seed(seed, k)), samples)
+        for k, noisy in enumerate(z for block in copies() for z in block):
+            yield from _blocks_of_draw(inner(noisy, seed=child_seed(seed, k)), samples)
 
-    def plain() -> Iterator[Block]:
-        return (Block(z, shares=1 / samples, draws=len(z)) for z in blocks())
+    def make_points() -> Iterator[Block]:
+        return (Block(z, shares=1 / samples, draws=len(z)) for z in copies())
 
     if inner is point:
-        return Probes(samples, plain)
+        return Probes(samples, make_points)
     return Probes(samples * inner(x, seed=child_seed(seed, 0)).count, make)
 
 
 def _gaussian_copies(
     x: Tensor, sigma: float | Tensor, samples: int, seed: int
 ) -> Callable[[], Iterator[Tensor]]:
+    """Return a function that iterates over blocks (K, B, ...) of x with normal noise."""
     sigma = checks.sigma(sigma, x)
-    return _copies(x, lambda eps: x + sigma * eps, torch.randn, samples, seed)
+    return _noisy_copies(x, lambda eps: x + sigma * eps, torch.randn, samples, seed)
 
 
-def _copies(
-    x: Tensor, place: Callable, draw: Callable, samples: int, seed: int
+def _noisy_copies(
+    x: Tensor, displace: Callable, draw: Callable, samples: int, seed: int
 ) -> Callable[[], Iterator[Tensor]]:
-    """Blocks (K, B, ...) of noisy copies, place(noise); it begins afresh, with the same noise."""
+    """Return a function that iterates over blocks (K, B, ...) of displace(noise).
+
+    Every iteration starts from the first block and has the same noise.
+    """
     samples, seed = checks.count("samples", samples), checks.seed(seed)
 
-    def blocks() -> Iterator[Tensor]:
-        for eps in noise_blocks(x, draw, samples, seed):
-            yield place(eps[:, None]).to(x.dtype)
+    def copies() -> Iterator[Tensor]:
+        for eps in noise_blocks(x, draw, samples, seed):  # (K, ...)
+            yield displace(eps[:, None]).to(x.dtype)  # (K, B, ...)
 
-    return blocks
+    return copies
 
 
-def _part_of_draw(inside: Probes, draws: int, **changes: object) -> Iterator[Block]:
-    """The blocks of one draw out of `draws`: only the last of them ends it."""
+def _blocks_of_draw(probes: Probes, draws: int, **fields: Any) -> Iterator[Block]:
+    """Return the blocks of one draw out of `draws`, with changed fields; only the last ends it."""
     seen = 0
-    for block in inside:
-        if changes and block.network is not None:
+    for block in probes:
+        if fields and block.network is not None:
             raise TypeError("method: noise on weights that have noise already is not offered")
         seen += len(block.points)
-        last = seen == inside.count
-        yield block._replace(shares=block.shares / draws, draws=int(last), **changes)
+        last = seen == probes.count
+        yield block._replace(shares=block.shares / draws, draws=int(last), **fields)

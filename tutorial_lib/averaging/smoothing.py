@@ -15,7 +15,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 from inspect import Parameter, signature
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,18 +44,51 @@ def smoothgrad(
     progress: bool = False,
     **keywords: object,
 ) -> Tensor:
-    """Average of a method's maps at noisy copies of x; by default of the gradient, signed.
+    """Average a method's maps at noisy copies of x; by default the signed gradient.
 
-    A(x) = 1/n sum_k M(x + eps_k),  eps_k ~ N(0, sigma^2 I)   (Smilkov et al., 2017, Sec. 3)
+        A(x) = 1/n sum_k M(x + eps_k),  eps_k ~ N(0, sigma^2 I)
 
-    sigma: standard deviation in the units of x (the paper's noise level times the range of x, see
-        `sigma_from_level`), a number or a tensor broadcastable to x. samples: n.
+    Smilkov et al. (2017), Sec. 3. It takes n maps of M.
 
-    >>> tl.smoothgrad(model, x, 285, sigma=0.2, samples=50)
-    >>> tl.smoothgrad(model, x, 285, sigma=0.2, method=tl.integrated_gradients, steps=20)
+    The averaging methods draw fresh inner noise at each noisy copy, and all their probes share
+    forward passes. Any other M is called as M(model, points, target, ...) with up to `batch_size`
+    noisy copies, which may come from different pictures. It gets no seed, so it should be
+    deterministic. If a keyword of such an M is a tensor with a row for each picture, of as many
+    dimensions as x (a baseline each) or a LongTensor (B,), each row goes with its picture.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        sigma: Standard deviation in the units of x (the paper's noise level times the range of x,
+            see `tl.sigma_from_level`), a number or a tensor broadcastable to x.
+        samples: n, the number of noisy copies of each input.
+        method: M, the attribution function that is smoothed.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: Seed of the noise.
+        progress: Whether to show a progress bar.
+        **keywords: Further keywords of M. Where the smoothing takes one of the same name, give it
+            as `method=functools.partial(M, ...)`.
+
+    Returns:
+        (B, ...) attributions in the units of M; for the gradient, the score per unit of input.
+
+    Raises:
+        TypeError: An argument has the wrong type, M misses a keyword, or a keyword is unknown.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            its gradients are not finite.
+
+    Example:
+        The gradient of a linear function does not change with noise on the input:
+
+        >>> tl.smoothgrad(lambda z: 3 * z, torch.tensor([[1.0, 2.0]]), 1, sigma=0.2, samples=4)
+        tensor([[0., 3.]])
+        >>> tl.smoothgrad(model, x, 5, sigma=0.2, method=tl.integrated_gradients, steps=4).shape
+        torch.Size([2, 3, 16, 16])
     """
     probe_function = partial(probes.gaussian, sigma=sigma, samples=samples, seed=seed)
-    inner = _inside(method, keywords, smoothgrad)
+    inner = _how_to_smooth(method, keywords, smoothgrad)
     return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
@@ -73,24 +106,52 @@ def adaptgrad(
     progress: bool = False,
     **keywords: object,
 ) -> Tensor:
-    """SmoothGrad with its own sigma for every input, so that few noisy values leave the bounds.
+    """Smooth with a sigma of its own for every input, so that few noisy values leave the bounds.
 
-    A(x) = 1/n sum_k M(x + sigma * eps_k),  eps_k ~ N(0, I),
-    sigma_i = min(|x_i - x_min|, |x_i - x_max|) / (sqrt(2) erfinv((1 + c) / 2))
-    (Zhou et al., 2024, Eq. 13; see `noise.adaptive_sigma`).
+        A(x) = 1/n sum_k M(x + sigma * eps_k),  eps_k ~ N(0, I)
+        sigma_i = min(|x_i - x_min|, |x_i - x_max|) / (sqrt(2) erfinv((1 + c) / 2))
 
-    bounds: (lower, upper) in the units of x, numbers or tensors, per channel as model.bounds; x
-        must lie inside. confidence: c. samples: n.
+    Zhou et al. (2024), Eq. 13; see `tl.adaptive_sigma`. It takes n maps of M.
 
-    The authors' program differs: it has erfinv(c) (here: confidence=2 * c - 1), one range for all
-    channels, and averages the map at x itself in as one more sample.
+    The authors' program differs: it has erfinv(c) (here `confidence=2 * c - 1`), one range for all
+    channels, and it takes the map at x itself into the average as one more sample.
 
-    >>> tl.adaptgrad(model, x, 285, bounds=model.bounds)
-    >>> tl.adaptgrad(model, x, 285, bounds=model.bounds, method=tl.gradient_x_input)
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs, inside the bounds.
+        target: Class index, or LongTensor (B,) with one for each input.
+        bounds: Pair (lower, upper) in the units of x, numbers or tensors, for each channel as in
+            model.bounds.
+        confidence: c, between 0 and 1.
+        samples: n, the number of noisy copies of each input.
+        method: M, the attribution function that is smoothed; `tl.smoothgrad` says how.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: Seed of the noise.
+        progress: Whether to show a progress bar.
+        **keywords: Further keywords of M. Where the smoothing takes one of the same name, give it
+            as `method=functools.partial(M, ...)`.
+
+    Returns:
+        (B, ...) attributions in the units of M; for the gradient, the score per unit of input.
+
+    Raises:
+        TypeError: An argument has the wrong type, M misses a keyword, or a keyword is unknown.
+        ValueError: A value or a shape does not fit, x lies outside the bounds, the rows of the
+            model are not independent, or its gradients are not finite.
+
+    Example:
+        The gradient of a linear function does not change with noise on the input:
+
+        >>> z = torch.tensor([[0.5, 0.2]])
+        >>> tl.adaptgrad(lambda z: 3 * z, z, 1, bounds=(0.0, 1.0), samples=4)
+        tensor([[0., 3.]])
+        >>> tl.adaptgrad(model, x, 5, bounds=(0.0, 1.0), method=tl.gradient_x_input).shape
+        torch.Size([2, 3, 16, 16])
     """
-    options = dict(bounds=bounds, confidence=confidence, samples=samples)
+    options: dict[str, Any] = dict(bounds=bounds, confidence=confidence, samples=samples)
     probe_function = partial(probes.adaptive_gaussian, **options, seed=seed)
-    inner = _inside(method, keywords, adaptgrad)
+    inner = _how_to_smooth(method, keywords, adaptgrad)
     return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
@@ -107,23 +168,50 @@ def noisegrad(
     progress: bool = False,
     **keywords: object,
 ) -> Tensor:
-    """Average of a method's maps over copies of the model with noise on their weights.
+    """Average a method's maps over copies of the model that have noise on their weights.
 
-    A(x) = 1/n sum_k M(x; theta * eta_k),  eta_k ~ N(1, s^2 I)   (Bykov et al., 2022, Sec. 3)
+        A(x) = 1/n sum_k M(x; theta * eta_k),  eta_k ~ N(1, s^2 I)
 
-    model: an nn.Module; on a copy, all its parameters get noise, its buffers none. A method that
-        takes a module of the model (`layer`, `rule`) finds it in the copy by its dotted name.
-        The map belongs to the parameters, not to the function alone: a network with its batch
-        norm folded into the convolutions (as `load_model` makes it) has other parameters than the
-        same network unfolded, and another map.
-    weight_sigma: s, a fraction of each weight. weight_samples: n.
+    Bykov et al. (2022), Sec. 3. It takes n maps of M.
 
-    >>> tl.noisegrad(model, x, 285, weight_sigma=0.1)
+    On each copy all parameters get noise, and the buffers get none. The map belongs to the
+    parameters, not to the function alone: a network with its batch norm folded into the
+    convolutions (as `tl.load_model` makes it) has other parameters than the same network unfolded,
+    and another map.
+
+    Args:
+        model: nn.Module with parameters, from (N, ...) to scores (N, C), rows independent, in eval
+            mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        weight_sigma: s, a fraction of each weight.
+        weight_samples: n, the number of noisy networks.
+        method: M, the attribution function that is smoothed; `tl.smoothgrad` says how. If M takes a
+            module of the model (`layer`, `rule`), it finds it in the copy by its dotted name.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: Seed of the noise.
+        progress: Whether to show a progress bar.
+        **keywords: Further keywords of M. Where the smoothing takes one of the same name, give it
+            as `method=functools.partial(M, ...)`.
+
+    Returns:
+        (B, ...) attributions in the units of M; for the gradient, the score per unit of input.
+
+    Raises:
+        TypeError: An argument has the wrong type, M misses a keyword, a keyword is unknown, or the
+            model is no module with parameters that can be copied.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            its gradients are not finite.
+
+    Example:
+        >>> tl.noisegrad(model, x, 5, weight_sigma=0.1).shape
+        torch.Size([2, 3, 16, 16])
     """
     checks.weights(model)
-    options = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
+    options: dict[str, Any] = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
     probe_function = partial(probes.noisy_weights, **options, seed=seed)
-    inner = _inside(method, keywords, noisegrad)
+    inner = _how_to_smooth(method, keywords, noisegrad)
     return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
@@ -142,27 +230,56 @@ def fusiongrad(
     progress: bool = False,
     **keywords: object,
 ) -> Tensor:
-    """NoiseGrad of SmoothGrad: noise on the weights, and at each such network on the input.
+    """Put noise on the weights and, at each noisy network, on the input: NoiseGrad of SmoothGrad.
 
-    A(x) = 1/(n m) sum_k sum_j M(x + eps_kj; theta * eta_k),  eta_k ~ N(1, s^2 I),
-    eps_kj ~ N(0, sigma^2 I)   (Bykov et al., 2022, Sec. 3)
+        A(x) = 1/(n m) sum_k sum_j M(x + eps_kj; theta * eta_k)
+        eta_k ~ N(1, s^2 I),  eps_kj ~ N(0, sigma^2 I)
 
-    Arguments as in `smoothgrad` (sigma, samples: m) and `noisegrad` (weight_sigma: s,
-    weight_samples: n). It takes n * m maps of M.
+    Bykov et al. (2022), Sec. 3. It takes `n * m` maps of M.
 
-    >>> tl.fusiongrad(model, x, 285, sigma=0.2, weight_sigma=0.1)
+    Args:
+        model: nn.Module with parameters, from (N, ...) to scores (N, C), rows independent, in eval
+            mode. On each copy all parameters get noise, and the buffers get none.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        sigma: Standard deviation of the noise on the input, in the units of x: a number or a tensor
+            broadcastable to x. `tl.sigma_from_level` converts a fraction of the range.
+        samples: m, the number of noisy inputs for each noisy network.
+        weight_sigma: s, a fraction of each weight.
+        weight_samples: n, the number of noisy networks.
+        method: M, the attribution function that is smoothed; `tl.smoothgrad` says how. If M takes a
+            module of the model (`layer`, `rule`), it finds it in the copy by its dotted name.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: Seed of the noise.
+        progress: Whether to show a progress bar.
+        **keywords: Further keywords of M. Where the smoothing takes one of the same name, give it
+            as `method=functools.partial(M, ...)`.
+
+    Returns:
+        (B, ...) attributions in the units of M; for the gradient, the score per unit of input.
+
+    Raises:
+        TypeError: An argument has the wrong type, M misses a keyword, a keyword is unknown, or the
+            model is no module with parameters that can be copied.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            its gradients are not finite.
+
+    Example:
+        >>> tl.fusiongrad(model, x, 5, sigma=0.2, weight_sigma=0.1).shape
+        torch.Size([2, 3, 16, 16])
     """
     checks.weights(model)
-    inputs = dict(sigma=sigma, samples=samples)
-    weights = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
+    inputs: dict[str, Any] = dict(sigma=sigma, samples=samples)
+    weights: dict[str, Any] = dict(weight_sigma=weight_sigma, weight_samples=weight_samples)
     probe_function = partial(probes.noisy_weights_and_inputs, **inputs, **weights, seed=seed)
-    inner = _inside(method, keywords, fusiongrad)
+    inner = _how_to_smooth(method, keywords, fusiongrad)
     return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
 # Where each method looks. To smooth a method means to look at its probes around each noisy x, so
 # smoothing can be smoothed in turn.
-PROBES = {
+PROBES: dict[Callable[..., Tensor], Callable[..., probes.Probes]] = {
     gradient: probes.point,
     gradient_x_input: probes.point_times_input,
     integrated_gradients: probes.path,
@@ -175,35 +292,47 @@ PROBES = {
 
 
 class _Inner(NamedTuple):
-    """What to do at each noisy copy: where to look, what to average there, and with what."""
+    """What happens at each noisy copy of x.
+
+    probes: probe function, which says where to look around the copy and how to weigh.
+    gradient_of: function (model, points, target, **keywords) whose result is averaged there.
+    keywords: keywords of gradient_of.
+    """
 
     probes: Callable[..., probes.Probes]
     gradient_of: Callable[..., Tensor]
     keywords: dict
 
 
-def _smoothed(model, x, target, probe_function: Callable, inner: _Inner, batch_size, progress):
-    """The average over the probes of what is done at each of them."""
-    each = {name: v for name, v in inner.keywords.items() if _has_a_row_each(v, x)}
-    shared = {name: v for name, v in inner.keywords.items() if name not in each}
+def _smoothed(
+    model: Callable, x: Tensor, target: int | Tensor, probe_function: Callable, inner: _Inner,
+    batch_size: int | None, progress: bool,
+) -> Tensor:  # fmt: skip
+    """Average the inner method over the noisy copies that the probe function makes."""
+    per_picture = {name: v for name, v in inner.keywords.items() if _has_row_per_picture(v, x)}
+    shared = {name: v for name, v in inner.keywords.items() if name not in per_picture}
     gradient_of = partial(inner.gradient_of, **shared) if shared else inner.gradient_of
-    options = dict(batch_size=batch_size, progress=progress, per_picture=each)
-    places = partial(probe_function, inner=inner.probes)
-    return average(model, x, target, places, gradient_of=gradient_of, **options)
+    smoothed_probes = partial(probe_function, inner=inner.probes)
+    options: dict[str, Any] = dict(gradient_of=gradient_of, per_picture=per_picture)
+    options |= dict(batch_size=batch_size, progress=progress)
+    return average(model, x, target, smoothed_probes, **options)
 
 
-def _has_a_row_each(value: object, x: Tensor) -> bool:
+def _has_row_per_picture(value: object, x: Tensor) -> bool:
     """Whether a keyword of a smoothed method is a tensor with a row for each picture of x."""
     if not isinstance(value, Tensor) or not isinstance(x, Tensor) or value.ndim == 0:
         return False
-    rows = len(value) == len(x) > 1
-    return rows and (value.ndim == x.ndim or (value.ndim == 1 and value.dtype == torch.int64))
+    matches = len(value) == len(x) > 1
+    return matches and (value.ndim == x.ndim or (value.ndim == 1 and value.dtype == torch.int64))
 
 
-def _inside(method: Callable, keywords: dict, outer: Callable) -> _Inner:
-    """How to smooth a method: by its probes, or by calling it."""
+def _how_to_smooth(method: Callable, keywords: dict, outer: Callable) -> _Inner:
+    """Smooth a method by its probes if it is an average of gradients, else by calling it.
+
+    keywords: those that the user gave for the method. outer: the function that smooths it.
+    """
     while isinstance(method, partial) and not method.args:
-        method, keywords = method.func, {**method.keywords, **keywords}
+        keywords, method = {**method.keywords, **keywords}, method.func
     if not callable(method):
         raise TypeError(f"method: expected an attribution function, got {method!r}")
     probe_function = next((p for known, p in PROBES.items() if known is method), None)
@@ -211,46 +340,53 @@ def _inside(method: Callable, keywords: dict, outer: Callable) -> _Inner:
         _check_keywords(keywords, method, outer)
         return _Inner(probes.point, partial(_call, method), keywords)
     accepted = signature(probe_function).parameters
-    own = {n: v for n, v in keywords.items() if n in accepted and n not in ("x", "seed", "inner")}
-    needed = {n for n, p in accepted.items() if p.default is Parameter.empty} - {"x"}
-    if missing := sorted(needed - set(own)):
-        taken = [name for name in missing if name in signature(outer).parameters]
-        why = f"{outer.__name__} takes {taken[0]} for itself. Bind it" if taken else "Give it"
+    given = {n: v for n, v in keywords.items() if n in accepted.keys() - {"x", "seed", "inner"}}
+    required = {n for n, p in accepted.items() if p.default is Parameter.empty} - {"x"}
+    if missing := sorted(required - set(given)):
+        clash = [name for name in missing if name in signature(outer).parameters]
+        hint = f"{outer.__name__} takes {clash[0]} for itself. Bind it" if clash else "Give it"
         raise TypeError(
-            f"method: the inner {method.__name__} has no {', '.join(missing)}; {why}: "
+            f"method: the inner {method.__name__} has no {', '.join(missing)}; {hint}: "
             f"method=functools.partial(tl.{method.__name__}, {missing[0]}=...)"
         )
     # How the forward passes are packed is the outer method's business.
-    rest = {k: v for k, v in keywords.items() if k not in {*own, "batch_size", "progress"}}
+    rest = {k: v for k, v in keywords.items() if k not in {*given, "batch_size", "progress"}}
     if "inner" not in accepted:
         _check_keywords(rest, probe_function, outer, method)
-        return _Inner(partial(probe_function, **own) if own else probe_function, gradients, {})
-    inner = _inside(rest.pop("method", gradient), rest, method)
-    return inner._replace(probes=partial(probe_function, **own, inner=inner.probes))
+        # With nothing given it stays the same object, as probes.py looks for `point` by identity.
+        return _Inner(partial(probe_function, **given) if given else probe_function, gradients, {})
+    inner = _how_to_smooth(rest.pop("method", gradient), rest, method)
+    return inner._replace(probes=partial(probe_function, **given, inner=inner.probes))
 
 
 def _check_keywords(
-    keywords: dict, takes: Callable, outer: Callable, method: Callable | None = None
+    keywords: dict, function: Callable, outer: Callable, method: Callable | None = None
 ) -> None:
-    """TypeError for a keyword that neither the method nor the smoothing takes."""
+    """Raise TypeError for a keyword that neither the function nor the smoothing takes.
+
+    function: what gets the keywords: the method, or its probe function. outer: what smooths it.
+    """
     try:
-        accepted = signature(takes).parameters
-    except (TypeError, ValueError):  # a callable that does not say
+        accepted = signature(function).parameters
+    except (TypeError, ValueError):  # a callable that does not say what it takes
         return
     if any(p.kind is Parameter.VAR_KEYWORD for p in accepted.values()):
         return
-    method = method or takes
+    method = method or function
     inner_name = getattr(method, "__name__", repr(method))
     for name in keywords:
         if name not in accepted or name in ("x", "seed", "inner"):
             known = [*signature(outer).parameters, *signature(method).parameters]
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            closest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             raise TypeError(
                 f"{name}: neither {outer.__name__} nor its method {inner_name} takes it"
-                + (f"; did you mean {near[0]}?" if near else "")
+                + (f"; did you mean {closest[0]}?" if closest else "")
             )
 
 
-def _call(method: Callable, model: Callable, points: Tensor, target: Tensor, **keywords: object):
+def _call(
+    method: Callable, model: Callable, points: Tensor, target: Tensor, **keywords: object
+) -> Tensor:
+    """Call a method at noisy copies, (N, ...), and check the shape of its maps."""
     maps = method(model, points, target.to(points.device), **keywords)
     return checks.returned(maps, points.shape)

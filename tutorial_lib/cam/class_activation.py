@@ -1,9 +1,7 @@
 """Grad-CAM: what a layer's channels say for the target, and where.
 
-Arguments and errors as in `averaging/methods.py`. x: pictures (B, C, H, W). layer: a module of the
-model, or its dotted name, that runs once and returns maps (N, K, h, w), or (N, h, w, K). A name or
-layer that will not do is a TypeError or ValueError that says what could be meant. Where the model
-is a function, give the layer itself; under noise on the weights, which is put on a copy, its name.
+The layer is a module of the model, or its dotted name. It runs once and returns a map of K channels
+with h x w cells: (N, K, h, w), or (N, h, w, K).
 """
 
 from collections.abc import Callable
@@ -37,26 +35,55 @@ def grad_cam(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Where the channels of a layer speak for the target: (B, H, W), nowhere negative.
+    """Show where the channels of a layer speak for the target.
 
-    alpha_k = 1/(h w) sum_ij d f / d A_kij             (Selvaraju et al., 2017, Eq. 1)
-    L_ij = max(0, sum_k alpha_k A_kij)                 (Eq. 2), upsampled from h x w to H x W
-    A: the layer's output at x. Units: score. Right before a global mean and a dense layer, the
-    cells before the cut at 0 add up to the score without its bias.
+        alpha_k = 1/(h w) sum_ij d f / d A_kij
+        L_ij = max(0, sum_k alpha_k A_kij)
 
-    upsample: "bilinear" (the paper) spreads the cells evenly over the picture.
-        "receptive_field" draws each cell at the centre of its receptive field, as the model's
-        strides and padding have it (`tl.receptive.centres`); a trained network may have learned to
-        look elsewhere. None: (B, h, w) as it is.
+    Selvaraju et al. (2017), Eqs. 1 and 2. A is the layer's output at x, and L is upsampled from
+    h x w to H x W. If the layer stands right before a global mean and a dense layer, the cells
+    before the cut at 0 add up to the score without its bias. The map has no channels, so it cannot
+    be smoothed; that of `guided_grad_cam` can.
 
-    channels: which dimension of the layer's output they are, "first" (N, K, h, w) or "last"
-        (N, h, w, K), as in Swin transformers. None tells them by the layer and the shape of the
-        map, which has the proportions of the picture, and is a ValueError where they do not say.
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, C, H, W) finite floating-point pictures.
+        target: Class index, or LongTensor (B,) with one for each picture.
+        layer: A module of the model, or its dotted name, that runs once and returns maps
+            (N, K, h, w), or (N, h, w, K). Where the model is a function, give the module itself;
+            under noise on the weights, which is put on a copy of the model, give the name.
+        upsample: "bilinear" (the paper) spreads the cells evenly over the picture.
+            "receptive_field" draws each cell at the centre of its receptive field, as the model's
+            strides and padding have it (`tl.receptive.centres`); a trained network may have
+            learned to look elsewhere. None leaves the map at (B, h, w).
+        channels: Which dimension of the layer's output the channels are: "first" (N, K, h, w) or
+            "last" (N, h, w, K), as in Swin transformers. None tells them by the kind of layer, and
+            by the shape of the map, whose height and width have the proportions of the picture.
+        batch_size: Number of pictures in a forward pass. By default it is 4 pictures of 224 x 224
+            on a CPU and 50 on a GPU.
+        seed: It changes nothing, as no noise is drawn; every method takes it.
+        progress: Whether to show a progress bar.
 
-    It has no channels, so it cannot be smoothed; `guided_grad_cam` can.
+    Returns:
+        (B, H, W) attributions, nowhere negative, in units of the score.
 
-    >>> tl.grad_cam(model, x, 285, layer="network.blocks.6").shape
-    torch.Size([1, 224, 224])
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, the layer is not found (the message names
+            layers that may be meant), does not run once, returns no map, or nothing tells where
+            its channels are; or the rows of the model are not independent, or the result is not
+            finite.
+        NotImplementedError: With "receptive_field", an operation that moves cells in a way that is
+            not followed.
+
+    Example:
+        >>> net = nn.Sequential(nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+        >>> ramp = torch.arange(16.0).view(1, 1, 4, 4)
+        >>> tl.grad_cam(net, ramp, 0, layer="0", upsample=None)
+        tensor([[[0.6250, 1.1250],
+                 [2.6250, 3.1250]]])
+        >>> tl.grad_cam(model, x, 3, layer="0").shape
+        torch.Size([2, 16, 16])
     """
     checks.model(model)
     x, target = layer_outputs.pictures(x), checks.target(target, x)
@@ -70,21 +97,21 @@ def grad_cam(
     bar = tqdm(total=len(x), unit="gradient", disable=not progress)
     with bar, precision_for(x.device):
         with torch.no_grad():
-            found = checks.examine(model, x)
-        passes.rows = len(x) if found.fixed_rows else passes.rows
+            findings = checks.examine(model, x)
+        passes.rows = len(x) if findings.fixed_rows else passes.rows
         for rows in passes.slices(len(x)):
             maps.append(passes.run(call, x[rows], target[rows]))
             bar.update(rows.stop - rows.start)
     cells = torch.cat(maps)  # (B, h, w)
     checks.result(cells)
     with torch.no_grad():
-        checks.warn_if_saturated(found, cells, model, x, target)
+        checks.warn_if_saturated(findings, cells, model, x, target)
     cells = cells.relu()
     if upsample == "bilinear":
         cells = F.interpolate(cells[:, None], x.shape[2:], mode="bilinear")[:, 0]  # (B, H, W)
     elif upsample:
         centres = receptive_field.centres(model, x, module)
-        cells = receptive_field.placed(cells, centres, x.shape[2:])
+        cells = receptive_field.placed(cells, centres, x.shape[2:])  # (B, H, W)
     return cells.to(x)
 
 
@@ -100,38 +127,62 @@ def guided_grad_cam(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Guided backpropagation where Grad-CAM is: the shape of x, signed.
+    """Multiply guided backpropagation by Grad-CAM: the detail of the one, where the other is.
 
-    A(x) = guided_backprop(x) * L, with L upsampled   (Selvaraju et al., 2017, Sec. 3.2).
-    layer, upsample, channels: as in `grad_cam`.
+        A(x) = guided_backprop(x) * L
 
-    >>> tl.guided_grad_cam(model, x, 285, layer="network.blocks.6")
+    Selvaraju et al. (2017), Sec. 3.2. L is the map of `grad_cam`, upsampled. The map is signed.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, C, H, W) finite floating-point pictures.
+        target: Class index, or LongTensor (B,) with one for each picture.
+        layer: A module of the model, or its dotted name, as in `grad_cam`.
+        upsample: "bilinear" or "receptive_field", as in `grad_cam`.
+        channels: "first", "last" or None, as in `grad_cam`.
+        batch_size: Number of pictures in a forward pass. By default it is 4 pictures of 224 x 224
+            on a CPU and 50 on a GPU.
+        seed: It changes nothing, as no noise is drawn; every method takes it.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (B, C, H, W) attributions, in units of the score squared per unit of input.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, or the layer will not do, as in `grad_cam`.
+        NotImplementedError: An operation has no rule, as in `guided_backprop`, or moves cells in a
+            way that is not followed, as in `grad_cam`.
+
+    Example:
+        >>> tl.guided_grad_cam(model, x, 3, layer="0").shape
+        torch.Size([2, 3, 16, 16])
     """
     checks.choice("upsample", upsample, UPSAMPLE)
-    call = dict(batch_size=batch_size, seed=seed, progress=progress)
-    where = grad_cam(model, x, target, layer=layer, upsample=upsample, channels=channels, **call)
-    return guided_backprop(model, x, target, **call) * where[:, None]
+    options = dict(batch_size=batch_size, seed=seed, progress=progress)
+    cam = grad_cam(model, x, target, layer=layer, upsample=upsample, channels=channels, **options)
+    return guided_backprop(model, x, target, **options) * cam[:, None]
 
 
 def _cells(
     model: Callable, module: nn.Module, channels: str | None, points: Tensor, target: Tensor
 ) -> Tensor:
-    """The sum of Eq. 2 for one pass, before it is cut at 0: (N, h, w)."""
-    taps = layer_outputs.tapped(module, _leaf)
-    with torch.inference_mode(False), torch.enable_grad(), taps as outputs:
+    """The sum of Eq. 2 for the pictures of one pass, before it is cut at 0: (N, h, w)."""
+    tap = layer_outputs.tapped(module, _new_leaf)
+    with torch.inference_mode(False), torch.enable_grad(), tap as outputs:
         scores = checks.scores(model(points.clone()), points, target)
         activation = layer_outputs.one_map(outputs, model, module, points)
         gradient = gradient_at(activation, scores, target.clone())  # none of inference mode
     if gradient is None:
         raise layer_outputs.unused(model, module)
-    wide = checks.accumulator(activation.dtype)
-    activation, gradient = activation.detach().to(wide), gradient.to(wide)
+    dtype = checks.accumulator(activation.dtype)
+    activation, gradient = activation.detach().to(dtype), gradient.to(dtype)
     if (channels or layer_outputs.channels(activation, model, module, points)) == "last":
         activation, gradient = activation.movedim(3, 1), gradient.movedim(3, 1)  # (N, K, h, w)
-    alpha = gradient.mean((2, 3), keepdim=True)
+    alpha = gradient.mean((2, 3), keepdim=True)  # (N, K, 1, 1)
     return (alpha * activation).sum(1)
 
 
-def _leaf(output: Tensor) -> Tensor:
-    """Where the graph begins: the scores are differentiated from the layer on only."""
+def _new_leaf(output: Tensor) -> Tensor:
+    """A copy where a new graph begins: the scores are differentiated from the layer on only."""
     return output.detach().clone().requires_grad_()

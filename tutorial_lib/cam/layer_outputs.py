@@ -17,10 +17,22 @@ CHANNELS_FIRST += (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Adaptive
 
 @contextmanager
 def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list]:
-    """A list that fills with what the module returns, each time that it runs in this thread.
+    """Inside, a list fills with what a layer returns, each time that it runs in this thread.
 
-    keep: function of the layer's output, a map (N, K, h, w); its result is appended to the list,
-    and a copy of it, which the model may write into, replaces the output in the forward pass.
+    Args:
+        module: The layer, a module of the model.
+        keep: Function of the layer's output, if that is a map (N, K, h, w). Its result is appended
+            to the list, and a copy of it, which the model may write into, replaces the output in
+            the forward pass. An output that is no map is appended as it is.
+
+    Returns:
+        Context manager that gives the list. At its end the layer is as it was.
+
+    Example:
+        >>> with tl.layers.tapped(model[0], lambda output: output) as outputs:
+        ...     scores = model(x)
+        >>> [output.shape for output in outputs]
+        [torch.Size([2, 4, 14, 14])]
     """
     outputs = []
     thread = threading.get_ident()
@@ -46,7 +58,22 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
 
 
 def pictures(x: Tensor) -> Tensor:
-    """A batch of pictures (B, C, H, W); returned detached."""
+    """Check that x is a batch of pictures.
+
+    Args:
+        x: (B, C, H, W) finite floating-point pictures.
+
+    Returns:
+        x, detached from any graph.
+
+    Raises:
+        TypeError: x is no dense floating-point tensor of 16 bits or more.
+        ValueError: x has not four dimensions, is empty, or is not finite.
+
+    Example:
+        >>> tl.layers.pictures(x).shape
+        torch.Size([2, 3, 16, 16])
+    """
     x = checks.pictures(x)
     if x.ndim != 4:
         raise ValueError(f"x: expected pictures (B, C, H, W), got shape {tuple(x.shape)}")
@@ -54,7 +81,25 @@ def pictures(x: Tensor) -> Tensor:
 
 
 def found(model: Callable, layer: nn.Module | str, x: Tensor) -> nn.Module:
-    """The module that is meant; TypeError or ValueError, with names that are near, if none is."""
+    """Find the layer that is meant.
+
+    Args:
+        model: Callable from (N, C, H, W) to scores; an nn.Module if the layer is given by name.
+        layer: A module, which is returned as it is, or a dotted name in the model.
+        x: (B, C, H, W) pictures, to run the model on for a list of its layers in an error.
+
+    Returns:
+        The module.
+
+    Raises:
+        TypeError: The layer is neither a module nor a name, is scripted or traced, or is a name
+            where the model is a function.
+        ValueError: The model has no module of that name; the message has names that are near.
+
+    Example:
+        >>> tl.layers.found(model, "0", x)
+        Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
+    """
     if isinstance(layer, torch.jit.ScriptModule):
         raise TypeError("layer: a scripted or traced module does not show its output, got one")
     if isinstance(layer, nn.Module):
@@ -66,16 +111,36 @@ def found(model: Callable, layer: nn.Module | str, x: Tensor) -> nn.Module:
             f"layer: the name {layer!r} needs an nn.Module as model, got {type(model).__name__}; "
             "give the layer itself, for example net.layer4"
         )
-    names = dict(model.named_modules(remove_duplicate=False))
-    if layer not in names:
-        close = difflib.get_close_matches(layer, names, n=3, cutoff=0.5)
-        meant = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-        raise ValueError(f"layer: the model has no module {layer!r}{meant}{_candidates(model, x)}")
-    return found(model, names[layer], x)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if layer not in modules:
+        close = difflib.get_close_matches(layer, modules, n=3, cutoff=0.5)
+        hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+        raise ValueError(f"layer: the model has no module {layer!r}{hint}{_suggestion(model, x)}")
+    return found(model, modules[layer], x)
 
 
 def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Tensor:
-    """The one output of a tapped layer, checked: (N, K, h, w)."""
+    """Check that a layer ran once and returned a map, and return the map.
+
+    Args:
+        outputs: The list that `tapped` has filled in one pass.
+        model: Callable whose layer it is, for its name in an error.
+        module: The layer.
+        x: (N, C, H, W) pictures of the pass.
+
+    Returns:
+        (N, K, h, w) or (N, h, w, K), the one output in the list.
+
+    Raises:
+        ValueError: The layer did not run, ran more than once, or returned something else; the
+            message has layers that would do.
+
+    Example:
+        >>> with tl.layers.tapped(model[0], lambda output: output) as outputs:
+        ...     scores = model(x)
+        >>> tl.layers.one_map(outputs, model, model[0], x).shape
+        torch.Size([2, 4, 14, 14])
+    """
     if len(outputs) == 1 and _is_map(outputs[0]) and len(outputs[0]) == len(x):
         return outputs[0]
     if not outputs:
@@ -90,58 +155,86 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
         if isinstance(outputs[0], Tensor):
             what = f"{tuple(outputs[0].shape)} of {outputs[0].dtype}"
         problem = f"returns {what}, expected floating-point numbers (N = {len(x)}, K, h, w)"
-    raise ValueError(f"layer: {_called(model, module)} {problem}{_candidates(model, x)}")
+    raise ValueError(f"layer: {_name(model, module)} {problem}{_suggestion(model, x)}")
 
 
 def channels(output: Tensor, model: Callable, module: nn.Module, x: Tensor) -> str:
-    """Where a layer's map has its channels, "first" or "last"; ValueError where nothing tells.
+    """Tell which dimension of a layer's map its channels are.
 
-    Its height and width are in the proportion of the picture's, (N, C, H, W), up to a cell. The
-    last dimension is believed only of a layer with dense layers or layer norms, which work on it.
+    The height and width of a map are in the proportion of the picture's, up to a cell. The last
+    dimension is believed only of a layer with dense layers or layer norms, which work on it.
+
+    Args:
+        output: The layer's map, (N, K, h, w) or (N, h, w, K).
+        model: Callable whose layer it is, for its name in an error.
+        module: The layer.
+        x: (N, C, H, W) pictures.
+
+    Returns:
+        "first" for (N, K, h, w) or "last" for (N, h, w, K).
+
+    Raises:
+        ValueError: Neither the shape nor the kind of layer tells.
+
+    Example:
+        >>> tl.layers.channels(model[0](x), model, model[0], x)
+        'first'
     """
     _, a, b, c = output.shape
     first, last = _proportional((b, c), x.shape[2:]), _proportional((a, b), x.shape[2:])
-    works_on_last = any(isinstance(part, nn.Linear | nn.LayerNorm) for part in module.modules())
+    works_on_last = any(isinstance(m, nn.Linear | nn.LayerNorm) for m in module.modules())
     if isinstance(module, CHANNELS_FIRST) or not (last or works_on_last) or (first and not last):
         return "first"
     if last and not first and works_on_last:
         return "last"
     raise ValueError(
-        f"layer: {_called(model, module)} returns {tuple(output.shape)}, whose channels may be the "
+        f"layer: {_name(model, module)} returns {tuple(output.shape)}, whose channels may be the "
         "second dimension or the last; say which, channels='first' or channels='last'"
     )
 
 
 def _proportional(size: tuple[int, int], picture: torch.Size) -> bool:
     """Whether a map of this size shrinks both sides of a picture alike, up to one cell."""
-    down, across = (n / whole for n, whole in zip(size, picture, strict=True))
-    return max(down, across) <= 1 and abs(down - across) <= 1 / min(picture)
+    height, width = (n / whole for n, whole in zip(size, picture, strict=True))
+    return max(height, width) <= 1 and abs(height - width) <= 1 / min(picture)
 
 
 def unused(model: Callable, module: nn.Module) -> ValueError:
-    """The error for a layer that has no say."""
-    called = _called(model, module)
-    return ValueError(f"layer: the scores do not depend on what {called} returns")
+    """Make the error for a layer whose output the scores do not depend on.
+
+    Args:
+        model: Callable whose layer it is, for its name.
+        module: The layer.
+
+    Returns:
+        The error, to be raised.
+
+    Example:
+        >>> tl.layers.unused(model, model[0])
+        ValueError("layer: the scores do not depend on what '0' returns")
+    """
+    return ValueError(f"layer: the scores do not depend on what {_name(model, module)} returns")
 
 
 def _is_map(output: object) -> bool:
+    """Whether it is a floating-point tensor of four dimensions."""
     return isinstance(output, Tensor) and output.ndim == 4 and output.is_floating_point()
 
 
-def _called(model: Callable, module: nn.Module) -> str:
-    """A module's name in the model, or what kind it is."""
+def _name(model: Callable, module: nn.Module) -> str:
+    """A module's name in the model, or the name of its class, in quotation marks."""
     names = {m: n for n, m in model.named_modules()} if isinstance(model, nn.Module) else {}
     return repr(names.get(module) or type(module).__name__)
 
 
-def _candidates(model: Callable, x: Tensor) -> str:
+def _suggestion(model: Callable, x: Tensor) -> str:
     """A sentence with layers that return a map: of each size the last of the outermost ones."""
     if not isinstance(model, nn.Module):
         return ""
-    runs: dict[str, list] = {}
+    outputs_of: dict[str, list] = {}
 
     def watch(name: str) -> Callable:
-        return lambda _, inputs, output: runs.setdefault(name, []).append(output)
+        return lambda _, inputs, output: outputs_of.setdefault(name, []).append(output)
 
     with ExitStack() as handles, torch.no_grad(), suppress(Exception):
         for name, module in model.named_modules():
@@ -149,7 +242,7 @@ def _candidates(model: Callable, x: Tensor) -> str:
                 handles.callback(module.register_forward_hook(watch(name)).remove)
         model(x[:1].clone())
     best: dict[tuple, str] = {}
-    for name, outputs in runs.items():
+    for name, outputs in outputs_of.items():
         if len(outputs) == 1 and _is_map(outputs[0]):
             size = tuple(outputs[0].shape[2:])
             if size not in best or name.count(".") <= best[size].count("."):

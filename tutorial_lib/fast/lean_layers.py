@@ -1,8 +1,8 @@
 """Two layers that give the same numbers with fewer trips to memory.
 
 The layers between the convolutions of a small network wait for memory and not for arithmetic
-(chapter 11). `prepare` gives a network these in the place of the layers of which they are
-subclasses; parameters and settings stay as they are.
+(chapter 11). `prepare` puts these in the place of the layers of which they are subclasses;
+parameters and settings stay as they are.
 """
 
 import sys
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class _ClipInPlace(torch.autograd.Function):
-    """min(max(x, 0), 6), written over x. Its backward pass reads the output, not the input."""
+    """Compute min(max(x, 0), 6) in the memory of x; the backward pass reads the output only."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -37,10 +37,10 @@ class _ClipInPlace(torch.autograd.Function):
 
 
 class LeanReLU6(nn.ReLU6):
-    """ReLU6 that keeps its output for the backward pass; PyTorch's, in place, copies its input."""
+    """A ReLU6 that keeps its output for the backward pass, where PyTorch's copies its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The activation, written over x, (...)."""
+        """Return the activation of x, (...), in the memory of x where that is allowed."""
         if not (self.inplace and torch.is_grad_enabled() and x.requires_grad) or x.is_leaf:
             return super().forward(x)
         return _ClipInPlace.apply(x)
@@ -51,11 +51,12 @@ class LeanConv2dSame(nn.Conv2d):
 
     Where TensorFlow puts one more zero behind x than before it, the kernel gets a zero in front:
     the surplus zero of an even padding then meets a weight of 0 (eq-fast-even in chapter 11).
-    Only where a gradient is wanted: rules that read weights (LRP's flat rule) see the layer's own.
+    This happens only where a gradient is wanted, so that rules that read weights (LRP's flat rule)
+    see those of the layer.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """The convolution of x, (N, C, H, W)."""
+        """Return the convolution of x, (N, C, H, W)."""
         sides = zip(x.shape[-2:], self.stride, self.kernel_size, strict=True)
         zeros = [max((-(-size // s) - 1) * s + k - size, 0) for size, s, k in sides]
         odd = [n % 2 for n in zeros]

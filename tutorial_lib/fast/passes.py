@@ -11,13 +11,17 @@ from tutorial_lib import checks
 # (book/results/sizes.csv); on a GPU 50 is a whole map with the papers' number of steps.
 NUMBERS_PER_PASS = {"cpu": 4 * 3 * 224 * 224, "cuda": 50 * 3 * 224 * 224}
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+# glibc gives freed memory back to the system, which then clears every page again for the next
+# pass. Once a block of nearly 32 MiB has come and gone, it keeps what is smaller (M_MMAP_THRESHOLD
+# in its manual). The block is never written, so it takes no memory.
+torch.empty(2**25 - 2**13, dtype=torch.uint8, device="cpu")
 
 
 class Passes:
-    """Splits rows into passes of one size; halves the size where a pass runs out of memory.
+    """Splits rows into passes of one size, and halves that size where a pass runs out of memory.
 
     The size follows from `batch_size` or, without one, from the device and the size of a picture,
-    and from nothing else: the same call makes the same passes each time.
+    and from nothing else. So the same call makes the same passes each time.
     """
 
     def __init__(self, batch_size: int | None, x: Tensor):
@@ -25,13 +29,9 @@ class Passes:
             batch_size = checks.count("batch_size", batch_size)
         numbers = NUMBERS_PER_PASS.get(x.device.type, NUMBERS_PER_PASS["cuda"])
         self.rows = batch_size or max(1, numbers // x[0].numel())
-        # glibc gives freed memory back to the system, which then clears every page again for the
-        # next pass. Once a block of nearly 32 MiB has come and gone, it keeps what is smaller
-        # (M_MMAP_THRESHOLD in its manual). The block is never written, so it takes no memory.
-        torch.empty(2**25 - 2**13, dtype=torch.uint8, device="cpu")
 
     def slices(self, count: int) -> Iterator[slice]:
-        """Consecutive slices of range(count), each at most `rows` long."""
+        """Yield consecutive slices of range(count), each at most `rows` long."""
         start = 0
         while start < count:
             stop = min(count, start + self.rows)
@@ -39,7 +39,7 @@ class Passes:
             start = stop
 
     def run(self, call: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """call(*rows), tensors of equally many rows; in halves if there is no memory for all."""
+        """Return call(*rows) for tensors of equally many rows, in halves if memory runs out."""
         count = len(rows[0])
         try:
             return call(*rows)

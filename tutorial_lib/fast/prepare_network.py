@@ -23,27 +23,46 @@ log = logging.getLogger(__name__)
 
 
 def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-4) -> nn.Module:
-    """A frozen copy of a module in eval mode that computes the same scores faster.
+    """Make a frozen copy of a module in eval mode that computes the same scores faster.
 
-    A batch norm that reads the output of a convolution or dense layer, in eval mode
-    y -> s (y - m) + t with s = weight / sqrt(var + eps), moves into it: weight * s and
-    (bias - m) s + t. Pictures are kept with channels last in memory, which CPU and GPU convolutions
-    prefer, and two layers take fewer trips to memory (see `lean_layers`). `load_model` prepares
-    what it loads. The caller's model is not touched.
+        y -> s (y - m) + t,  s = weight / sqrt(var + eps)
+
+    This is a batch norm in eval mode with mean m and bias t. One that reads the output of a
+    convolution or dense layer moves into that layer, whose weight becomes weight * s and whose bias
+    becomes (bias - m) s + t. Pictures are kept with channels last in memory, which the convolutions
+    of CPUs and GPUs prefer, and two layers take fewer trips to memory (`fast/lean_layers.py`).
+    `tl.load_model` prepares what it loads. The model of the caller is not touched.
+
+    Each of these steps is taken only if the scores on an example, and on half of it, its negative
+    and 0, stay equal to `tolerance`, and a gradient can be taken. A step that is left out is
+    logged, with the reason.
 
     Folding assumes that the same layers run for every input. It is left out for a model that
     turns a value of its input into a number of Python's while it runs (`if mask.any():`), as such
     a model may choose its layers by it.
 
-    x: one example input. Each of these steps is taken only if the scores on it, and on half of it,
-    its negative and 0, stay equal to `tolerance`, relative to the largest, and a gradient can be
-    taken; a step that is left out is logged, with the reason. Without x, noise of 224 x 224 is
-    taken, with the channels of the first convolution.
+    Args:
+        model: Module in eval mode from (N, ...) to scores (N, C).
+        x: One example input, (B, ...). By default it is noise of 224 x 224 with the channels of
+            the first convolution.
+        tolerance: Largest change of a score, relative to the largest score.
 
-    Raises ValueError for a model in training mode, one that needs an x of another shape, and scores
-    that are not finite; TypeError for one that is no nn.Module.
+    Returns:
+        Module of the class of the model, whose parameters need no gradient.
 
-    >>> fast = tl.prepare(torchvision.models.resnet50().eval())
+    Raises:
+        TypeError: model is no nn.Module, or x is not a floating-point tensor.
+        ValueError: The model is in training mode, does not take the noise where no x is given, or
+            has scores that are not finite.
+
+    Example:
+        >>> layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(784, 10)
+        >>> slow = nn.Sequential(*layers).eval()
+        >>> fast = tl.prepare(slow, x)
+        >>> fast[1]
+        Identity()
+        >>> torch.allclose(fast(x), slow(x), atol=1e-5)
+        True
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
@@ -61,7 +80,7 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
 
 
 def _agrees(model: nn.Module, examples: list, tolerance: float, step: Callable) -> bool:
-    """Whether the scores on the examples are the wanted ones and their gradient can be taken."""
+    """Say whether the scores on the examples are the wanted ones and have a gradient."""
     name = getattr(step, "func", step).__name__
     for x, wanted in examples:
         try:
@@ -80,14 +99,14 @@ def _agrees(model: nn.Module, examples: list, tolerance: float, step: Callable) 
 
 
 def _examples(model: nn.Module, x: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and the model's scores on them: the one that is given, and others like it."""
-    given = x is not None
-    x = checks.pictures(x) if given else _noise(model)
+    """Return inputs and the model's scores on them: the given input, and others like it."""
+    is_given = x is not None
+    x = checks.pictures(x) if is_given else _noise(model)
     try:
         with precision_for(x.device, exact=True):
             wanted = model(x.clone())
     except Exception as error:  # whatever the model says of a shape that it does not take
-        if given:
+        if is_given:
             raise
         raise ValueError(
             f"x: none was given, and the model does not take noise of shape {tuple(x.shape)} "
@@ -105,6 +124,7 @@ def _examples(model: nn.Module, x: Tensor | None) -> list[tuple[Tensor, Tensor]]
 
 
 def _noise(model: nn.Module) -> Tensor:
+    """Make one picture of noise with the channels of the first convolution, (1, C, 224, 224)."""
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         raise ValueError("x: a model without nn.Conv2d needs an example input, none was given")
@@ -113,6 +133,7 @@ def _noise(model: nn.Module) -> Tensor:
 
 
 def _channels_last(model: nn.Module) -> None:
+    """Store the weights of the convolutions with channels last, in place."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d) and "weight" in layer._parameters:
             weight = layer.weight
@@ -120,7 +141,7 @@ def _channels_last(model: nn.Module) -> None:
 
 
 class _ValuesRead(TorchFunctionMode):
-    """Notes whether a value of a tensor becomes a number of Python's."""
+    """Notes whether the model turns a value of a tensor into a number of Python's."""
 
     def __init__(self):
         super().__init__()
@@ -134,6 +155,7 @@ class _ValuesRead(TorchFunctionMode):
 
 
 def _fold_norms(model: nn.Module, x: Tensor) -> None:
+    """Fold every batch norm that can be into the layer before it, in place."""
     names = {module: name for name, module in model.named_modules()}
     for layer, norm in _foldable(model, x):
         dense = isinstance(layer, nn.Linear)
@@ -142,28 +164,28 @@ def _fold_norms(model: nn.Module, x: Tensor) -> None:
         layer.weight, layer.bias = (p.requires_grad_(False) for p in (fused.weight, fused.bias))
         parent, _, child = names[norm].rpartition(".")
         # timm's batch norm holds the activation that follows it.
-        after = getattr(norm, "act", nn.Identity().eval())
-        setattr(model.get_submodule(parent), child, after)
+        activation = getattr(norm, "act", nn.Identity().eval())
+        setattr(model.get_submodule(parent), child, activation)
 
 
 def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Pairs (layer, batch norm that reads its output), each run once and whatever x is."""
+    """Return pairs (layer, batch norm that reads its output), each run once and whatever x is."""
     runs: dict[nn.Module, int] = {}
     outputs: list[tuple[Tensor, Tensor, nn.Module]] = []
     pairs = []
 
-    def watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         runs[module] = runs.get(module, 0) + 1
         if isinstance(module, LAYERS):
             outputs.append((output, output.clone(), module))
         else:
             read = inputs[0].clone()
             pairs.extend(
-                (layer, module, was, read) for out, was, layer in outputs if out is inputs[0]
+                (layer, module, made, read) for out, made, layer in outputs if out is inputs[0]
             )
 
     watched = [m for m in model.modules() if isinstance(m, (*LAYERS, *NORMS))]
-    hooks = [m.register_forward_hook(watch) for m in watched]
+    hooks = [m.register_forward_hook(record) for m in watched]
     try:
         with _ValuesRead() as values:
             model(x.clone())
@@ -173,12 +195,12 @@ def _foldable(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     if values.found:
         log.info("prepare leaves batch norms: the model reads values of its input")
         return []
-    same = [(layer, norm) for layer, norm, was, read in pairs if torch.equal(was, read)]
+    same = [(layer, norm) for layer, norm, made, read in pairs if torch.equal(made, read)]
     return [pair for pair in same if runs[pair[0]] == runs[pair[1]] == 1 and _fits(*pair)]
 
 
 def _fits(layer: nn.Module, norm: nn.Module) -> bool:
-    """Whether the norm is fixed and the layer has a plain weight, a row for each channel."""
+    """Say whether the norm is fixed and the layer has a plain weight, a row for each channel."""
     weight = layer._parameters.get("weight")  # None where it is parametrized
     fixed = norm.running_var is not None
     return fixed and weight is not None and len(weight) == norm.num_features

@@ -23,8 +23,9 @@ from tutorial_lib.metrics.total_variation import (
     multiscale_total_variation,
 )
 
-__all__ = """
-    aupc autvc average_total_variation axiom_gaps class_difference completeness_gap consistency
-    correlation gini grid_pointing_game information_curve invariance multiscale_total_variation
-    perturbation_curve randomisation rank_correlation salient_regions share_in_cell tile
-""".split()
+__all__ = [  # written out, so that type checkers can read it
+    "aupc", "autvc", "average_total_variation", "axiom_gaps", "class_difference",
+    "completeness_gap", "consistency", "correlation", "gini", "grid_pointing_game",
+    "information_curve", "invariance", "multiscale_total_variation", "perturbation_curve",
+    "randomisation", "rank_correlation", "salient_regions", "share_in_cell", "tile",
+]  # fmt: skip

@@ -18,9 +18,12 @@ ZHOU = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # shares of pixels revealed by Zhou et
 
 
 class Information(NamedTuple):
-    """information: (points,), from 0 (blurred) to 1 (the picture). performance: (B, points).
+    """A performance information curve, as `tl.metrics.information_curve` returns it.
 
-    auc: (B,), the area.
+    Attributes:
+        information: (points,) numbers from 0, the blurred picture, to 1, the picture itself.
+        performance: (B, points) values of the curve, from 0 to 1.
+        auc: (B,) areas under the curve.
     """
 
     information: Tensor
@@ -44,26 +47,69 @@ def information_curve(
     seed: int = 0,
     progress: bool = False,
 ) -> Information:
-    """Performance against information as the salient pixels of a blurred picture are revealed.
+    """Compute performance against information as a blurred picture's salient pixels are revealed.
 
-    For each share t of `thresholds`: keep the pixels where saliency is at least its (1 - t)
-    quantile, and those of a random mask (`fraction` of all, and the corners); fill the rest by
-    linear interpolation. Information is the size of that picture as lossless WebP, performance the
-    probability of the target (kind="sic") or whether it is the top class ("aic"). Both are scaled
-    to 0 at the fully blurred picture and 1 at the picture itself and clipped; performance may only
-    grow; straight lines join the points (Kapishnikov et al., 2019, Sec. 4; Zhou et al., 2024, call
-    the area Information level, but their program scores the largest logit of any class).
+    For each share t of `thresholds`, the pixels are kept where saliency is at least its (1 - t)
+    quantile, and so are those of a random mask (`fraction` of all, and the corners). The rest is
+    filled by linear interpolation. Information is the size of that picture as lossless WebP.
+    Performance is the probability of the target (kind="sic") or whether the target is the top
+    class (kind="aic"). Both are scaled to 0 at the fully blurred picture and to 1 at the picture
+    itself, and clipped. Performance may only grow, and straight lines join the points.
 
-    Higher is better: the pixels named first were enough. saliency: (B, H, W), larger is more
-    important: pass `tl.saliency_map`, or a signed heatmap to rank by sign. bounds: the inputs of
-    black and white. mask: (H, W) or (B, H, W), true where pixels are known from the start; by
-    default drawn from `seed`, the same for all maps of a picture.
-    Raises ValueError that names the pictures that have no curve, as the blurred one scores as high
-    or is as large as the picture itself; before any map is looked at, so that little is lost.
-    Cost: len(thresholds) + 2 forward passes a picture, and an interpolation for each share and for
-    the blurred picture, which take longer than the passes.
+    Kapishnikov et al. (2019), Sec. 4. Zhou et al. (2024) call the area Information level, but
+    their program scores the largest logit of any class. Higher is better: the pixels named first
+    were enough.
 
-    >>> information_curve(model, x, 285, tl.saliency_map(a), bounds=model.bounds).auc
+    It takes len(thresholds) + 2 forward passes a picture, and an interpolation for each share and
+    for the blurred picture. The interpolations take longer than the passes.
+
+    Args:
+        model: Callable from (N, C, H, W) to scores (N, classes), rows independent; a module in
+            eval mode.
+        x: (B, C, H, W) finite floating-point pictures with 1 or 3 channels.
+        target: Class index, or LongTensor (B,) with one for each picture.
+        saliency: (B, H, W) maps, larger is more important: `tl.saliency_map`, or a signed heatmap
+            to rank by sign.
+        bounds: Pair (lower, upper), the inputs of black and white, such as model.bounds.
+        kind: "sic" for the probability of the target, "aic" for whether it is the top class.
+        thresholds: Shares t of the pixels that are revealed, between 0 and 1; by default those of
+            Zhou et al.'s program.
+        mask: Boolean (H, W) or (B, H, W), true where pixels are known from the start. By default
+            it is drawn from `seed`, the same for all maps of a picture.
+        fraction: Share of the pixels in the random mask, between 0 and 1.
+        points: Number of points of the curve, evenly spaced in information.
+        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: Seed of the random mask.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The named tuple (information, performance, auc), of shapes (points,), (B, points) and (B,),
+        in float64 on the CPU.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            its scores are not finite. It is also raised where pictures have no curve, since the
+            blurred one scores as high or is as large as the picture itself. The message names
+            those pictures, before any map is looked at, so that little is lost.
+
+    Example:
+        Noise everywhere, and a score that sees the left half only. The map of that half finds it:
+
+        >>> x = torch.rand(1, 3, 12, 20)
+        >>> left = torch.zeros(1, 12, 20)
+        >>> left[:, :, :10] = torch.rand(12, 10)
+        >>> def score_left(z):
+        ...     contrast = z[..., :10].diff(dim=3).abs().mean((1, 2, 3))
+        ...     return torch.stack([9 * contrast, 0 * contrast], 1)
+        >>> options = dict(bounds=(0.0, 1.0), thresholds=(0.1, 0.3, 0.5), points=11)
+        >>> good = tl.metrics.information_curve(score_left, x, 0, left, **options)
+        >>> bad = tl.metrics.information_curve(score_left, x, 0, -left, **options)
+        >>> bool(good.auc > bad.auc)
+        True
+        >>> good.information.shape, good.performance.shape
+        (torch.Size([11]), torch.Size([1, 11]))
     """
     checks.model(model)
     x = checks.pictures(x)
@@ -85,19 +131,19 @@ def information_curve(
     pixels = ((x - black) / (white - black) * 255).round().clamp(0, 255).byte()
     pixels = pixels.permute(0, 2, 3, 1).cpu().numpy()
 
-    def scored(i: int, stages: list[np.ndarray]) -> np.ndarray:
-        z = torch.from_numpy(np.stack(stages)).permute(0, 3, 1, 2).to(x) / 255
+    def performance_of(i: int, pictures: list[np.ndarray]) -> np.ndarray:
+        z = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(x) / 255
         return _performance(model, black[i] + (white[i] - black[i]) * z, target, i, kind, passes)
 
-    ends, made = [], {}  # of each picture, blurred and as it is: sizes and scores
+    ends, cache = [], {}  # of each picture, blurred and as it is: sizes and scores
     for i in range(len(x)):
         key = pixels[i].tobytes(), known[i].tobytes()  # maps of one picture share the work
-        if key not in made:
+        if key not in cache:
             blurred = fill(pixels[i], known[i])
-            made[key] = blurred, (size(blurred), size(pixels[i]))
-        blurred, sizes = made[key]
-        ends.append((sizes, scored(i, [blurred, pixels[i]])))
-    grows = torch.tensor([all(low < high for low, high in one) for one in ends])
+            cache[key] = blurred, (size(blurred), size(pixels[i]))
+        blurred, sizes = cache[key]
+        ends.append((sizes, performance_of(i, [blurred, pixels[i]])))
+    grows = torch.tensor([all(low < high for low, high in pairs) for pairs in ends])
     wanted = "pictures that score higher and take more bytes than when they are blurred"
     checks.defined("x", grows, wanted, "leave them out, or blur more by a smaller fraction or mask")
     curves = []
@@ -106,7 +152,7 @@ def information_curve(
         masks = [known[i] | (ranked >= np.quantile(ranked, 1 - share)) for share in shares]
         revealed = [fill(pixels[i], mask) for mask in masks]
         sizes, scores = ends[i]
-        scores = [scores[0], *scored(i, revealed), scores[1]]
+        scores = [scores[0], *performance_of(i, revealed), scores[1]]
         curves.append(_curve([sizes[0], *map(size, revealed), sizes[1]], scores, points))
     performance = torch.from_numpy(np.stack(curves))
     information = torch.linspace(0, 1, points, dtype=torch.float64)
@@ -114,24 +160,56 @@ def information_curve(
 
 
 def fill(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """A picture (H, W, C) of bytes from its known pixels (H, W), the rest interpolated linearly.
+    """Fill the unknown pixels of a picture of bytes by linear interpolation of the known ones.
 
     The corners always count as known, so that there is nothing to extrapolate.
+
+    Args:
+        picture: (H, W, C) bytes.
+        known: Boolean (H, W), true where a pixel is known.
+
+    Returns:
+        (H, W, C) bytes.
+
+    Raises:
+        ImportError: SciPy, of the extra "metrics", is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> ramp = np.array([[[0], [9], [9], [30]]] * 2, dtype=np.uint8)
+        >>> tl.metrics.information.fill(ramp, np.zeros((2, 4), dtype=bool))[0, :, 0]
+        array([ 0, 10, 20, 30], dtype=uint8)
     """
     known = known.copy()
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
     if known.all():
         return picture
     interpolate = checks.extra("scipy.interpolate", "metrics")
-    here, there = np.argwhere(known), np.argwhere(~known)
+    values, points = picture[known].astype(float), np.argwhere(~known)
     filled = picture.copy()
-    values = interpolate.griddata(here, picture[known].astype(float), there, method="linear")
+    values = interpolate.griddata(np.argwhere(known), values, points, method="linear")
     filled[~known] = np.round(values).astype(np.uint8)
     return filled
 
 
 def size(picture: np.ndarray) -> int:
-    """Information in a picture (H, W, C) of bytes: the bytes of its lossless WebP."""
+    """Count the bytes of a picture as lossless WebP, which is the information in it.
+
+    Args:
+        picture: (H, W, C) bytes.
+
+    Returns:
+        Number of bytes.
+
+    Example:
+        Noise holds more information than one colour:
+
+        >>> import numpy as np
+        >>> noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        >>> size = tl.metrics.information.size
+        >>> size(noise) > size(np.zeros_like(noise))
+        True
+    """
     buffer = io.BytesIO()
     Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(
         buffer, format="webp", lossless=True, quality=100
@@ -140,7 +218,7 @@ def size(picture: np.ndarray) -> int:
 
 
 def _known(mask: Tensor | None, x: Tensor, fraction: float, seed: int) -> np.ndarray:
-    """The pixels that are known from the start, (B, H, W)."""
+    """Return the pixels that are known from the start, boolean (B, H, W)."""
     h, w = x.shape[2:]
     if mask is None:
         flat = np.zeros(h * w, dtype=bool)
@@ -156,14 +234,14 @@ def _known(mask: Tensor | None, x: Tensor, fraction: float, seed: int) -> np.nda
 def _performance(
     model: Callable, z: Tensor, target: Tensor, i: int, kind: str, passes: Passes
 ) -> np.ndarray:
-    """Of the stages z (N, C, H, W) of picture i: (N,)."""
+    """Return the performance, (N,), of the partly revealed versions z (N, C, H, W) of picture i."""
 
-    def score(part: Tensor, labels: Tensor) -> Tensor:
-        given = checks.scores(model(part.clone()), part, labels).cpu().double()
-        chance = given.softmax(1)[:, int(target[i])]
-        if bool(chance.isnan().any()):
+    def score(points: Tensor, labels: Tensor) -> Tensor:
+        scores = checks.scores(model(points.clone()), points, labels).cpu().double()
+        probability = scores.softmax(1)[:, int(target[i])]
+        if bool(probability.isnan().any()):
             raise ValueError(f"model: expected finite scores, got NaN or infinity for picture {i}")
-        return chance if kind == "sic" else (given.argmax(1) == int(target[i])).double()
+        return probability if kind == "sic" else (scores.argmax(1) == int(target[i])).double()
 
     with torch.no_grad(), precision_for(z.device):
         labels = target[i].expand(len(z))
@@ -172,7 +250,10 @@ def _performance(
 
 
 def _curve(sizes: list[int], scores: list[float], points: int) -> np.ndarray:
-    """Scaled, monotone and interpolated: from the blurred stage (first) to the picture (last)."""
+    """Scale, make monotone and interpolate, from the blurred picture (first) to the picture (last).
+
+    Returns (points,) values of performance at evenly spaced values of information.
+    """
     information, performance = (
         np.clip((v - v[0]) / (v[-1] - v[0]), 0, 1)[1:-1]
         for v in (np.asarray(sizes, dtype=float), np.asarray(scores))

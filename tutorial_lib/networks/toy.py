@@ -10,55 +10,89 @@ from torch import nn
 
 
 def hinge() -> nn.Sequential:
-    """f(x) = max(0, x - 10): flat up to 10, then as steep as x.
+    """Make a network that is flat up to 10, and then as steep as x.
 
-    >>> toy.hinge()(torch.tensor([[12.0]]).double())
-    tensor([[2.]], dtype=torch.float64)
+        f(x) = max(0, x - 10)
+
+    Returns:
+        A frozen float64 network in eval mode, from (N, 1) to scores (N, 1).
+
+    Example:
+        >>> tl.toy.hinge()(torch.tensor([[12.0]]).double())
+        tensor([[2.]], dtype=torch.float64)
     """
-    return _network(_dense([[1]], [-10]), nn.ReLU())
+    return _frozen_network(_dense_layer([[1]], [-10]), nn.ReLU())
 
 
 def minimum() -> nn.Sequential:
-    """min(i1, i2) for i1 >= 0, as relu(i1) - relu(i1 - i2).
+    """Make a network that computes the smaller one of two inputs.
 
-    >>> toy.minimum()(torch.tensor([[3.0, 1.0]]).double())
-    tensor([[1.]], dtype=torch.float64)
+        f(i1, i2) = relu(i1) - relu(i1 - i2) = min(i1, i2)  for i1 >= 0
+
+    Returns:
+        A frozen float64 network in eval mode, from (N, 2) to scores (N, 1).
+
+    Example:
+        >>> tl.toy.minimum()(torch.tensor([[3.0, 1.0]]).double())
+        tensor([[1.]], dtype=torch.float64)
     """
-    return _network(_dense([[1, 0], [1, -1]]), nn.ReLU(), _dense([[1, -1]]))
+    return _frozen_network(_dense_layer([[1, 0], [1, -1]]), nn.ReLU(), _dense_layer([[1, -1]]))
 
 
 def saturating() -> nn.Sequential:
-    """f(x) = 1 - relu(1 - x): grows to 1 at x = 1, then is flat.
+    """Make a network that grows to 1 at x = 1, and then is flat.
 
-    >>> toy.saturating()(torch.tensor([[2.0]]).double())
-    tensor([[1.]], dtype=torch.float64)
+        f(x) = 1 - relu(1 - x)
+
+    Returns:
+        A frozen float64 network in eval mode, from (N, 1) to scores (N, 1).
+
+    Example:
+        >>> tl.toy.saturating()(torch.tensor([[2.0]]).double())
+        tensor([[1.]], dtype=torch.float64)
     """
-    return _network(_dense([[-1]], [1]), nn.ReLU(), _dense([[-1]], [1]))
+    return _frozen_network(_dense_layer([[-1]], [1]), nn.ReLU(), _dense_layer([[-1]], [1]))
 
 
 def cancelling() -> nn.Sequential:
-    """relu(i1 - i2 - 1), with a dense layer of weight 1 behind it.
+    """Make a network of one unit in which two inputs cancel.
 
-    >>> toy.cancelling()(torch.tensor([[3.0, 3.0]]).double())
-    tensor([[0.]], dtype=torch.float64)
+        f(i1, i2) = relu(i1 - i2 - 1)
+
+    A dense layer of weight 1 stands behind the unit.
+
+    Returns:
+        A frozen float64 network in eval mode, from (N, 2) to scores (N, 1).
+
+    Example:
+        >>> tl.toy.cancelling()(torch.tensor([[3.0, 3.0]]).double())
+        tensor([[0.]], dtype=torch.float64)
     """
-    return _network(_dense([[1, -1]], [-1]), nn.ReLU(), _dense([[1]]))
+    return _frozen_network(_dense_layer([[1, -1]], [-1]), nn.ReLU(), _dense_layer([[1]]))
 
 
 def wirings() -> tuple[nn.Sequential, nn.Sequential]:
-    """Two networks of one function (Sundararajan et al., 2017, Fig. 7).
+    """Make two networks that compute one function with different units.
 
-    f = relu(relu(x1) - 1 - relu(x2)) and g = relu(relu(x1 - 1) - relu(x2)), equal for every x.
+        f(x1, x2) = relu(relu(x1) - 1 - relu(x2))
+        g(x1, x2) = relu(relu(x1 - 1) - relu(x2))
 
-    >>> [net(torch.tensor([[3.0, 1.0]]).double()).item() for net in toy.wirings()]
-    [1.0, 1.0]
+    Sundararajan et al. (2017), Fig. 7. The two scores are equal for every x.
+
+    Returns:
+        The networks f and g, frozen, float64 and in eval mode, from (N, 2) to scores (N, 1).
+
+    Example:
+        >>> [net(torch.tensor([[3.0, 1.0]]).double()).item() for net in tl.toy.wirings()]
+        [1.0, 1.0]
     """
-    f = _network(nn.ReLU(), _dense([[1, -1]], [-1]), nn.ReLU())
-    g = _network(_dense([[1, 0], [0, 1]], [-1, 0]), nn.ReLU(), _dense([[1, -1]]), nn.ReLU())
-    return f, g
+    f = _frozen_network(nn.ReLU(), _dense_layer([[1, -1]], [-1]), nn.ReLU())
+    first, second = _dense_layer([[1, 0], [0, 1]], [-1, 0]), _dense_layer([[1, -1]])
+    return f, _frozen_network(first, nn.ReLU(), second, nn.ReLU())
 
 
-def _dense(weight: Sequence, bias: Sequence | None = None) -> nn.Linear:
+def _dense_layer(weight: Sequence, bias: Sequence | None = None) -> nn.Linear:
+    """Make a float64 layer with these weights (outputs, inputs) and biases (outputs)."""
     layer = nn.Linear(len(weight[0]), len(weight), bias=bias is not None).double()
     layer.weight.data = torch.tensor(weight, dtype=torch.float64)
     if bias is not None:
@@ -66,5 +100,6 @@ def _dense(weight: Sequence, bias: Sequence | None = None) -> nn.Linear:
     return layer
 
 
-def _network(*layers: nn.Module) -> nn.Sequential:
+def _frozen_network(*layers: nn.Module) -> nn.Sequential:
+    """Put the layers one after another, in eval mode and without gradients of the weights."""
     return nn.Sequential(*layers).eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 `configs/` says what each table measures, one small file each. `runner.py` measures picture by
 picture; `rows.py` and `cases.py` make the maps and `measures.py` the numbers; `store.py` keeps
-what is done; `tables.py` and `drawings.py` show it.
+the results; `tables.py` and `drawings.py` show it.
 """
 
 from tutorial_lib import checks

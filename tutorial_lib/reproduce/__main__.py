@@ -12,50 +12,50 @@ from tutorial_lib.reproduce.runner import finished, run
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command takes."""
-    made = argparse.ArgumentParser(
+    """Make the parser of the command's arguments."""
+    cli = argparse.ArgumentParser(
         prog="python -m tutorial_lib.reproduce",
         description="Measure a table or draw a figure of the papers, on your network and pictures.",
         epilog="More workers: torchrun --nproc-per-node 8 -m tutorial_lib.reproduce NAME ... "
         "Start the same command again after an interrupt: what is done is kept.",
     )
-    made.add_argument("name", nargs="?", help="; ".join(list_configs()) + "; or a .toml file")
-    made.add_argument("--model", help="see list_models (default: efficientnet_lite0; digits: mlp)")
-    made.add_argument("--images", default="bundled", help="a folder, or bundled (default)")
-    made.add_argument("--limit", type=_positive, help="take the first so many pictures, by name")
-    made.add_argument("--spread", action="store_true", help="take them evenly, not the first")
-    made.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    made.add_argument("--out", type=Path, default=Path("results"), help="default: results/")
-    made.add_argument("--effort", choices=EFFORTS, default="full", help="how many draws")
-    made.add_argument("--quick", action="store_true", help="few draws, to see that it works")
-    made.add_argument(
+    cli.add_argument("name", nargs="?", help="; ".join(list_configs()) + "; or a .toml file")
+    cli.add_argument("--model", help="see list_models (default: efficientnet_lite0; digits: mlp)")
+    cli.add_argument("--images", default="bundled", help="a folder, or bundled (default)")
+    cli.add_argument("--limit", type=_positive, help="take the first so many pictures, by name")
+    cli.add_argument("--spread", action="store_true", help="take them evenly, not the first")
+    cli.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    cli.add_argument("--out", type=Path, default=Path("results"), help="default: results/")
+    cli.add_argument("--effort", choices=EFFORTS, default="full", help="how many draws")
+    cli.add_argument("--quick", action="store_true", help="few draws, to see that it works")
+    cli.add_argument(
         "--program", action="store_true", help="as the authors' programs compute, where they differ"
     )
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--batch-size", type=_positive, help="gradients a pass (4, on a GPU 50)")
-    made.add_argument("--threads", type=_positive, default=1, help="of a worker on a CPU (1)")
-    made.add_argument("--cost", action="store_true", help="only say what it costs, in passes")
-    return made
+    cli.add_argument("--seed", type=int, default=0)
+    cli.add_argument("--batch-size", type=_positive, help="gradients a pass (4, on a GPU 50)")
+    cli.add_argument("--threads", type=_positive, default=1, help="of a worker on a CPU (1)")
+    cli.add_argument("--cost", action="store_true", help="only say what it costs, in passes")
+    return cli
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; returns the exit status: 0 done, 1 stopped by an error, 130 interrupted."""
-    given = parser().parse_args(arguments)
-    if given.name is None:
+    """Run the command; return the exit status: 0 done, 1 stopped by an error, 130 interrupted."""
+    chosen = parser().parse_args(arguments)
+    if chosen.name is None:
         for name in list_configs():
             config = load_config(name)
             print(f"{name:18} {config.source}: {config.title}")
         return 0
-    effort = "quick" if given.quick else given.effort
-    conventions = "program" if given.program else "paper"
+    effort = "quick" if chosen.quick else chosen.effort
+    conventions = "program" if chosen.program else "paper"
     try:
-        config = load_config(given.name, effort=effort, conventions=conventions)
-        if given.cost:
+        config = load_config(chosen.name, effort=effort, conventions=conventions)
+        if chosen.cost:
             print(passes(config).to_string())
             return 0
         names = "model images limit spread device out seed batch_size threads".split()
-        options = {name: getattr(given, name) for name in names}
-        folder = run(given.name, effort=effort, conventions=conventions, **options)
+        options = {name: getattr(chosen, name) for name in names}
+        folder = run(chosen.name, effort=effort, conventions=conventions, **options)
         if finished(folder):
             report(folder, config)
         else:
@@ -80,21 +80,21 @@ def report(folder: Path, config) -> None:
     pictures = results.picture.nunique()
     head = f"{config.source}: {config.title}\n{pictures} pictures, mean +- standard error"
     head += "" if config.effort == "full" else f"; {config.effort}: large counts cut down"
-    shown = [head, "", tables.text(results, config)] if config.measures else [head]
+    text = [head, "", tables.text(results, config)] if config.measures else [head]
     if config.claims:
         verdicts = tables.claims(results, config)
-        shown += ["", "the paper's claims, on these pictures (95 % intervals, paired):"]
+        text += ["", "the paper's claims, on these pictures (95 % intervals, paired):"]
         for v in verdicts.to_dict("records"):
             line = f"- {v['claim']}: {v['verdict']}"
             if v["n"] > 1:
                 line += f" ({v['measure']} {v['difference']:+.3f}, "
                 line += f"{v['low']:+.3f} to {v['high']:+.3f})"
-            shown.append(line)
+            text.append(line)
     notes = results.note.dropna()
     if len(notes):
-        shown += ["", f"{len(notes)} of {len(results)} lines lack a number; first: {notes.iloc[0]}"]
-    store.replace(folder / "table.txt", "\n".join(shown) + "\n")
-    print("\n".join(shown))
+        text += ["", f"{len(notes)} of {len(results)} lines lack a number; first: {notes.iloc[0]}"]
+    store.write_file(folder / "table.txt", "\n".join(text) + "\n")
+    print("\n".join(text))
     skipped = (folder / "skipped.csv").read_text("utf-8").splitlines()[1:]
     if skipped:
         print(f"\n{len(skipped)} pictures left out, see skipped.csv: {skipped[0]} ...")
@@ -103,6 +103,7 @@ def report(folder: Path, config) -> None:
 
 
 def _positive(text: str) -> int:
+    """Read a number of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
@@ -110,6 +111,7 @@ def _positive(text: str) -> int:
 
 
 def _interrupt(number: int, frame: object) -> None:
+    """Turn a signal into KeyboardInterrupt."""
     signal.signal(number, signal.SIG_IGN)  # once is enough
     raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tutorial_lib.reproduce.measures import DIRECTIONS
 from tutorial_lib.reproduce.rows import PROGRAMS
 
-FOLDER = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parent / "configs"
 KINDS = ("table", "curves", "maps")
 DATA = ("photographs", "digits")
 EFFORTS = ("full", "reduced", "quick")
@@ -27,7 +27,23 @@ COUNTS += ("search_roots", "perturbations", "epochs")
 
 @dataclass(frozen=True)
 class Config:
-    """One table or figure. `rows`: name -> method and keywords, counts already at the effort."""
+    """One table or figure of a paper, as `load_config` reads it.
+
+    Attributes:
+        name: Name of the file, such as goh-table1.
+        title: What the table shows.
+        source: The paper, and the number of the table or figure.
+        kind: "table", "curves" or "maps".
+        data: "photographs" or "digits".
+        measures: Columns of the table.
+        rows: Maps the name of a row to its method and keywords, with the counts of the effort.
+        claims: The paper's claims, as comparisons of rows.
+        printed: Maps the name of a row to the paper's numbers for it.
+        settings: Counts that belong to all rows, such as "perturbations".
+        effort: "full", "reduced" or "quick".
+        conventions: "paper" or "program".
+        program: Whose program's conventions are taken: "goh", "zhou", or "" for the paper's.
+    """
 
     name: str
     title: str
@@ -45,29 +61,48 @@ class Config:
 
 
 def list_configs() -> list[str]:
-    """The names of the tables and figures, such as goh-table1."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    """Return the names of the tables and figures that come with the package.
+
+    Returns:
+        The names in alphabetical order.
+
+    Example:
+        >>> from tutorial_lib import reproduce
+        >>> reproduce.list_configs()[:4]
+        ['goh-fig1', 'goh-fig2', 'goh-fig3', 'goh-table1']
+    """
+    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 
 def load_config(name: str | Path, *, effort: str = "full", conventions: str = "paper") -> Config:
-    """The configuration of a table by its name, or from the path of a file of one's own (.toml).
+    """Load the configuration of a table or figure.
 
-    effort: "full" as in the paper; "reduced" and "quick" cut each count down to what the file
-    says. conventions: "paper" (the printed equations) or "program" (what the authors' published
-    program computes: see `rows.attributed` and `Case.order`).
-    Raises ValueError for an unknown name, effort or convention, and for a file with an entry that
-    is missing or not known.
+    Args:
+        name: A name of `list_configs`, or the path of another file (.toml).
+        effort: "full" has the counts of the paper; "reduced" and "quick" cut each count down to
+            what the file says.
+        conventions: "paper" takes the printed equations; "program" takes what the authors'
+            published program computes (see `rows.attribution_function` and `Case.order`).
 
-    >>> load_config("goh-table1").rows["IG, black"]["steps"]
-    50
+    Returns:
+        The configuration, a `Config`.
+
+    Raises:
+        ValueError: The name, effort or convention is unknown, the file is no TOML, or an entry of
+            it is missing or unknown.
+
+    Example:
+        >>> from tutorial_lib import reproduce
+        >>> reproduce.load_config("goh-table1").rows["IG, black"]["steps"]
+        50
     """
-    for what, given, known in (
+    for argument, given, known in (
         ("effort", effort, EFFORTS),
         ("conventions", conventions, CONVENTIONS),
     ):
         if given not in known:
-            raise ValueError(f"{what}: {given!r} given, expected one of {', '.join(known)}")
-    path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
+            raise ValueError(f"{argument}: {given!r} given, expected one of {', '.join(known)}")
+    path = Path(name) if str(name).endswith(".toml") else CONFIGS / f"{name}.toml"
     if not path.is_file():
         names = list_configs()
         close = difflib.get_close_matches(str(name), names, n=3)
@@ -77,36 +112,37 @@ def load_config(name: str | Path, *, effort: str = "full", conventions: str = "p
             "or give a .toml file"
         )
     try:
-        text = tomllib.loads(path.read_text("utf-8"))
+        entries = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name}: this is no TOML file: {error}") from error
-    return _config(path.stem, text, effort, conventions)
+    return _config(path.stem, entries, effort, conventions)
 
 
-def _config(name: str, text: dict, effort: str, conventions: str) -> Config:
-    kind, data = text.pop("kind", "table"), text.pop("data", "photographs")
-    program = text.pop("program", "")
-    given = (("kind", kind, KINDS), ("data", data, DATA), ("program", program, PROGRAMS))
-    for what, value, known in given:
+def _config(name: str, entries: dict, effort: str, conventions: str) -> Config:
+    """Check the entries of a file, and make a Config from them."""
+    kind, data = entries.pop("kind", "table"), entries.pop("data", "photographs")
+    program = entries.pop("program", "")
+    choices = (("kind", kind, KINDS), ("data", data, DATA), ("program", program, PROGRAMS))
+    for key, value, known in choices:
         if value not in known:
-            raise ValueError(f"{name}: {what} is {value!r}, expected one of {', '.join(known)}")
+            raise ValueError(f"{name}: {key} is {value!r}, expected one of {', '.join(known)}")
     if (kind, data) == ("maps", "digits"):
         raise ValueError(f"{name}: figures of maps are made of photographs")
-    missing = [key for key in ("title", "source", "rows") if not text.get(key)]
+    missing = [key for key in ("title", "source", "rows") if not entries.get(key)]
     if missing:
         raise ValueError(f"{name}: no {', '.join(missing)}")
-    most = {e: text.pop(e, {}) for e in EFFORTS if e != "full"}.get(effort, {})
-    title, source = text.pop("title"), text.pop("source")
-    measures, claims = tuple(text.pop("measures", ())), tuple(text.pop("claims", ()))
+    limits = {e: entries.pop(e, {}) for e in EFFORTS if e != "full"}.get(effort, {})
+    title, source = entries.pop("title"), entries.pop("source")
+    measures, claims = tuple(entries.pop("measures", ())), tuple(entries.pop("claims", ()))
     rows, printed = {}, {}
-    for row in text.pop("rows"):
+    for row in entries.pop("rows"):
         label = row.pop("name", None)
         if not label or label in rows or "method" not in row:
             raise ValueError(f"{name}: each row needs a name of its own and a method: {row}")
         printed[label] = row.pop("printed", {})
-        rows[label] = _at_most(row, most)
+        rows[label] = _cap_counts(row, limits)
     _check_claims(name, claims, rows, measures)
-    if unknown := set(text) - set(COUNTS):
+    if unknown := set(entries) - set(COUNTS):
         raise ValueError(f"{name}: {', '.join(sorted(unknown))} is not known in such a file")
     return Config(
         name=name,
@@ -118,7 +154,7 @@ def _config(name: str, text: dict, effort: str, conventions: str) -> Config:
         rows=rows,
         claims=claims,
         printed=printed,
-        settings=_at_most(text, most),
+        settings=_cap_counts(entries, limits),
         effort=effort,
         conventions=conventions,
         program=program if conventions == "program" else "",
@@ -126,6 +162,7 @@ def _config(name: str, text: dict, effort: str, conventions: str) -> Config:
 
 
 def _check_claims(name: str, claims: tuple, rows: dict, measures: tuple) -> None:
+    """Raise ValueError where a claim names a row or a measure that there is not."""
     for claim in claims:
         named = [*claim.get("better", []), *claim.get("worse", [])]
         unknown = [row for row in named if row not in rows]
@@ -134,8 +171,8 @@ def _check_claims(name: str, claims: tuple, rows: dict, measures: tuple) -> None
             raise ValueError(f"{name}: a claim names what is not there: {claim}")
 
 
-def _at_most(entries: dict, most: dict) -> dict:
-    """The counts cut down, everything else as it is."""
-    if unknown := set(most) - set(COUNTS):
+def _cap_counts(entries: dict, limits: dict) -> dict:
+    """Cut the counts down to their limits, and keep everything else as it is."""
+    if unknown := set(limits) - set(COUNTS):
         raise ValueError(f"{', '.join(sorted(unknown))}: no count; these are {', '.join(COUNTS)}")
-    return {k: min(v, most[k]) if k in most else v for k, v in entries.items()}
+    return {k: min(v, limits[k]) if k in limits else v for k, v in entries.items()}

@@ -12,16 +12,16 @@ from tutorial_lib.heatmaps import saliency_map
 from tutorial_lib.reproduce.config import Config
 from tutorial_lib.reproduce.measures import POINTS
 from tutorial_lib.reproduce.runner import map_path
-from tutorial_lib.reproduce.store import replace
+from tutorial_lib.reproduce.store import write_file
 from tutorial_lib.reproduce.tables import summary
 from tutorial_lib.show.plots import lines, picture_grid
 
-MOST = 12  # pictures in a figure of maps
+MAX_PICTURES = 12  # pictures in a figure of maps
 AXES = {"aupc": ("windows replaced", "score, first = 1"), "autvc": ("level of the pyramid", "ATV")}
 
 
 def draw(folder: Path, results: pandas.DataFrame, config: Config) -> list[Path]:
-    """Draw what the configuration is about; returns the files. A table has no figure."""
+    """Draw the figures of a configuration, and return their files; a table has no figure."""
     if config.kind == "maps":
         figures = {config.name: maps(folder, results, config)}
     elif config.kind == "curves":
@@ -33,12 +33,12 @@ def draw(folder: Path, results: pandas.DataFrame, config: Config) -> list[Path]:
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=200)
         paths.append(folder / f"{name}.png")
-        replace(paths[-1], buffer.getvalue())
+        write_file(paths[-1], buffer.getvalue())
     return paths
 
 
 def curves(results: pandas.DataFrame, config: Config, measure: str) -> Figure:
-    """The mean curve behind a measure, a line for each row, with bands of one standard error."""
+    """Draw the mean curve behind a measure, one for each row, with bands of one standard error."""
     points = POINTS[measure]
     table = summary(results, points)
     mean, error = (table.xs(part, axis=1, level=1) for part in ("mean", "s.e."))
@@ -55,18 +55,18 @@ def curves(results: pandas.DataFrame, config: Config, measure: str) -> Figure:
 
 
 def maps(folder: Path, results: pandas.DataFrame, config: Config) -> Figure:
-    """The first pictures and their saliency maps, a column a row, each map on its own scale.
+    """Draw the first pictures and their saliency maps, each map on its own scale.
 
-    A place is empty where a map could not be made.
+    Each row of the configuration is a column. A panel is empty where a map could not be made.
     """
-    names = list(dict.fromkeys(results.picture))[:MOST]
+    names = list(dict.fromkeys(results.picture))[:MAX_PICTURES]
     panels = []
     for name in names:
-        panels.append(_kept(map_path(folder, name)))
+        panels.append(_load_map(map_path(folder, name)))
         for row in config.rows:
-            heat = _kept(map_path(folder, name, row))
-            shown = None if heat is None else saliency_map(torch.from_numpy(heat)[None, None])[0]
-            panels.append(shown)
+            heat = _load_map(map_path(folder, name, row))
+            tensor = None if heat is None else torch.from_numpy(heat)[None, None]  # (1, 1, H, W)
+            panels.append(None if tensor is None else saliency_map(tensor)[0])
     columns = ["picture", *(row.replace(", ", "\n") for row in config.rows)]
     return picture_grid(
         panels,
@@ -79,5 +79,6 @@ def maps(folder: Path, results: pandas.DataFrame, config: Config) -> Figure:
     )
 
 
-def _kept(path: Path) -> np.ndarray | None:
+def _load_map(path: Path) -> np.ndarray | None:
+    """Read a stored map; None where there is none."""
     return np.load(path) if path.exists() else None

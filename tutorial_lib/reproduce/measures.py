@@ -32,14 +32,14 @@ LEVELS = 6  # of the pyramid of a map of 224 x 224
 
 
 def perturbation(case: Case) -> dict[str, float]:
-    """AUPC and its curve (Goh et al., 2021, Eq. 11, 12); a picture's rows share their noise."""
+    """Compute AUPC and its curve (Goh et al., 2021, Eq. 11, 12); a picture's rows share noise."""
     curve = case.curve(case.heatmap, case.common_seed)
     points = {f"perturbation {k:02d}": float(v) for k, v in enumerate(curve[0])}
     return {"aupc": float(area(curve)), **points}
 
 
 def variation(case: Case) -> dict[str, float]:
-    """AUTVC in both orders, and the curve of the paper's (the program's where it is asked for)."""
+    """Compute AUTVC in both orders, and the curve of the order that the configuration asks for."""
     curves = {
         o: metrics.multiscale_total_variation(case.heatmap, order=o) for o in ("paper", "code")
     }
@@ -49,12 +49,12 @@ def variation(case: Case) -> dict[str, float]:
 
 
 def sparseness(case: Case) -> dict[str, float]:
-    """Gini index of the map summed over channels (Zhou et al., 2024, Sparseness)."""
+    """Compute the Gini index of the map summed over channels (Zhou et al., 2024, Sparseness)."""
     return {"sparseness": float(metrics.gini(case.heatmap))}
 
 
 def information(case: Case) -> dict[str, float]:
-    """Area under the softmax information curve (Zhou et al., 2024, Information level)."""
+    """Integrate the softmax information curve (Zhou et al., 2024, Information level)."""
     curve = metrics.information_curve(
         case.model,
         case.x,
@@ -68,46 +68,47 @@ def information(case: Case) -> dict[str, float]:
 
 
 def outside(case: Case) -> dict[str, float]:
-    """Shares of noisy values that leave the range, in closed form (Zhou et al., 2024, Eq. 9).
+    """Compute the shares of noisy values that leave the range (Zhou et al., 2024, Eq. 9).
 
-    Out of each channel's range, out of the widest channel's, and the chance that a draw has any.
+    All are in closed form: out of each channel's range, out of the widest channel's range, and the
+    chance that a draw has any such value.
     """
-    _, given = keywords(case.row, case.model.bounds, case.program)
-    sigma = given.get("sigma")
+    _, options = keywords(case.row, case.model.bounds, case.program)
+    sigma = options.get("sigma")
     if sigma is None:
-        sigma = noise.adaptive_sigma(case.x, given["bounds"], given["confidence"])
-    own = tuple(side.double() for side in case.model.bounds)
-    widest = float(own[0].min()), float(own[1].max())
-    x = case.x.double().clamp(*own)  # black and white exactly
-    p, q = (noise.inherent_noise(x, sigma, bounds) for bounds in (own, widest))
-    none = float(torch.log1p(-p).sum().exp())
-    return {"outside": float(p.mean()), "outside_widest": float(q.mean()), "affected": 1 - none}
+        sigma = noise.adaptive_sigma(case.x, options["bounds"], options["confidence"])
+    ranges = tuple(side.double() for side in case.model.bounds)
+    widest = float(ranges[0].min()), float(ranges[1].max())
+    x = case.x.double().clamp(*ranges)  # black and white exactly
+    p, q = (noise.inherent_noise(x, sigma, bounds) for bounds in (ranges, widest))
+    none_outside = float(torch.log1p(-p).sum().exp())
+    shares = {"outside": float(p.mean()), "outside_widest": float(q.mean())}
+    return shares | {"affected": 1 - none_outside}
 
 
 def consistency(case: DigitCase) -> dict[str, float]:
-    """|rho| with a network that learnt nothing, signed maps and magnitudes (Zhou et al., 2024).
+    """Compute |rho| with a network that learnt nothing (Zhou et al., 2024, Consistency).
 
-    Both maps have the same noise.
+    It is computed for signed maps and for magnitudes, and both maps have the same noise.
     """
-    pair = case.map("network"), case.map("blind")
+    pair = case.map("network"), case.map("shuffled")
     names = {"consistency": False, "consistency_abs": True}
     return {n: abs(float(metrics.rank_correlation(*pair, absolute=a))) for n, a in names.items()}
 
 
 def invariance(case: DigitCase) -> dict[str, float]:
-    """rho after a shift of all inputs by 1, bounds moved along (Zhou et al., 2024, Invariance).
+    """Compute rho after a shift of inputs and bounds by 1 (Zhou et al., 2024, Invariance).
 
-    With a network trained on the shifted digits, and with the one that computes the same function.
+    The other network was trained on shifted digits, or computes the same function for them.
     """
-    names = {"invariance": "moved", "invariance_twin": "twin"}
-    here = case.map("network")
-    return {
-        n: float(metrics.rank_correlation(here, case.map(other, 1.0))) for n, other in names.items()
-    }
+    names = {"invariance": "shifted", "invariance_twin": "twin"}
+    unshifted = case.map("network")
+    maps = {name: case.map(network, 1.0) for name, network in names.items()}
+    return {n: float(metrics.rank_correlation(unshifted, m)) for n, m in maps.items()}
 
 
-def measured(case: Case | DigitCase, wanted: tuple[str, ...]) -> dict[str, float | str]:
-    """The numbers of the functions that `wanted` columns come from, and what a search found.
+def compute_measures(case: Case | DigitCase, wanted: tuple[str, ...]) -> dict[str, float | str]:
+    """Compute the `wanted` columns (others come with them), and add what a search found.
 
     "note" says why a number is missing: a measure that is not defined for a case raises ValueError.
     """
@@ -121,7 +122,7 @@ def measured(case: Case | DigitCase, wanted: tuple[str, ...]) -> dict[str, float
 
 
 def function_of(column: str) -> Callable:
-    """The function that returns a column."""
+    """Return the function that computes a column."""
     if column not in FUNCTIONS:
         raise ValueError(f"measures: no {column!r}; there are: {', '.join(FUNCTIONS)}")
     return FUNCTIONS[column]

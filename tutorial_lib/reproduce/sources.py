@@ -13,7 +13,7 @@ from tutorial_lib.reproduce.config import Config
 from tutorial_lib.reproduce.pictures import digits, find, open_picture
 
 
-class Loaded(NamedTuple):
+class LoadedPicture(NamedTuple):
     """A picture as the network takes it, the class that it predicts, and that class's score."""
 
     name: str
@@ -23,21 +23,21 @@ class Loaded(NamedTuple):
 
 
 class Photographs:
-    """The pictures of a folder, or those that come along, and an ImageNet classifier."""
+    """The pictures of a folder, or those of the package, and an ImageNet classifier."""
 
     def __init__(self, config: Config, model: str, images, device, options: dict):
-        found = find(images, options["limit"], options["spread"])
+        listed = find(images, options["limit"], options["spread"])
         self.config, self.images, self.options = config, images, options
-        self.names, self.skipped = found.names, found.skipped
+        self.names, self.skipped = listed.names, listed.skipped
         self.model = load_model(model, device=device)
 
-    def load(self, name: str) -> Loaded:
-        """One picture. Raises OSError or ValueError where it cannot be read."""
+    def load(self, name: str) -> LoadedPicture:
+        """Load one picture; OSError or ValueError where it cannot be read."""
         x = self.model.preprocess(open_picture(self.images, name))
-        return _loaded(self.model, name, x)
+        return _predict(self.model, name, x)
 
-    def case(self, loaded: Loaded, label: str) -> Case:
-        """The picture under one row."""
+    def case(self, loaded: LoadedPicture, label: str) -> Case:
+        """Make the case of one picture and one row."""
         seed = self.options["seed"]
         return Case(
             self.model,
@@ -53,7 +53,7 @@ class Photographs:
 
 
 class DigitSet:
-    """Digits, and the four small networks of `DigitCase`, trained when this is made."""
+    """Digits, and the four small networks of `DigitCase`, which the constructor trains."""
 
     def __init__(self, config: Config, model: str, images, device, options: dict):
         if model != "mlp":
@@ -63,32 +63,32 @@ class DigitSet:
         self.config, self.options = config, options
         if options["spread"]:
             raise ValueError("--spread: digits are in a random order anyway")
-        given = digits(images, options["limit"])
-        self.shown, self.names, self.skipped = given.shown, list(given.shown), {}
+        data = digits(images, options["limit"])
+        self.digits, self.names, self.skipped = data.explained, list(data.explained), {}
         self.device = device
         epochs, seed = config.settings.get("epochs", 20), options["seed"]
-        pixels, labels = given.images.to(self.device), given.labels.to(self.device)
+        pixels, labels = data.images.to(self.device), data.labels.to(self.device)
         rng = torch.Generator().manual_seed(seed)
-        shuffled = labels[torch.randperm(len(labels), generator=rng).to(self.device)]
+        shuffled_labels = labels[torch.randperm(len(labels), generator=rng).to(self.device)]
 
-        def fit(images: Tensor, labels: Tensor, start: int) -> nn.Module:
-            # Each network begins with weights of its own: what they share is what they learnt.
-            own = seed_of(seed, f"network {start}") % 2**32
-            return mnist.train(images, labels, epochs=epochs, seed=own)
+        def fit(images: Tensor, labels: Tensor, number: int) -> nn.Module:
+            # Each network begins with other weights: what they share is what they learnt.
+            network_seed = seed_of(seed, f"network {number}") % 2**32
+            return mnist.train(images, labels, epochs=epochs, seed=network_seed)
 
-        network, blind = fit(pixels, labels, 0), fit(pixels, shuffled, 1)
+        network, shuffled = fit(pixels, labels, 0), fit(pixels, shuffled_labels, 1)
         twin = mnist.dense().to(self.device).eval().requires_grad_(False)
         twin.load_state_dict(network.state_dict())
         twin[1].bias -= twin[1].weight.sum(1)  # W (x + 1) + b - W 1 = W x + b
-        moved = fit(pixels + 1, labels, 2)
-        self.networks = {"network": network, "blind": blind, "moved": moved, "twin": twin}
+        shifted = fit(pixels + 1, labels, 2)
+        self.networks = dict(network=network, shuffled=shuffled, shifted=shifted, twin=twin)
 
-    def load(self, name: str) -> Loaded:
-        """One digit."""
-        return _loaded(self.networks["network"], name, self.shown[name].to(self.device))
+    def load(self, name: str) -> LoadedPicture:
+        """Load one digit."""
+        return _predict(self.networks["network"], name, self.digits[name].to(self.device))
 
-    def case(self, loaded: Loaded, label: str) -> DigitCase:
-        """The digit under one row."""
+    def case(self, loaded: LoadedPicture, label: str) -> DigitCase:
+        """Make the case of one digit and one row."""
         return DigitCase(
             self.networks,
             loaded.x,
@@ -103,7 +103,8 @@ class DigitSet:
 SOURCES = {"photographs": Photographs, "digits": DigitSet}
 
 
-def _loaded(model: Callable, name: str, x: Tensor) -> Loaded:
+def _predict(model: Callable, name: str, x: Tensor) -> LoadedPicture:
+    """Add the class that the network predicts, and its score."""
     with torch.no_grad():
         score, target = model(x)[0].max(0)
-    return Loaded(name, x, int(target), float(score))
+    return LoadedPicture(name, x, int(target), float(score))

@@ -1,8 +1,8 @@
-"""What is done is kept: one line a picture and row, written as it comes, never lost, never twice.
+"""The files of a run: one line for each picture and row, written at once, never lost, never twice.
 
-A run's folder holds `run.json` (what it was), `parts/worker-N.csv` (what each worker did, in the
-order in which it came, with times) and, at the end, `results.csv` (all of it, sorted, without
-times) and `skipped.csv`.
+A run's folder holds `run.json` (the options of the run), `parts/worker-N.csv` (the lines of each
+worker, in the order in which they were written, with times) and, at the end, `results.csv` (all
+lines, sorted, without times) and `skipped.csv`.
 """
 
 import csv
@@ -22,8 +22,8 @@ except ImportError:  # Windows: two runs at once in one folder are not noticed t
 SKIPPED = "*"  # in place of a row's name: the whole picture was left out
 
 
-class Part:
-    """The lines of one worker: `picture`, `row`, then `columns`, then `note` and `seconds`.
+class WorkerFile:
+    """The file of one worker: columns `picture`, `row`, then `columns`, `note` and `seconds`.
 
     Opening it drops a line that a kill or a full disk cut short. Raises BlockingIOError where
     another process has it open.
@@ -45,8 +45,8 @@ class Part:
             except OSError:  # a file system that has no locks
                 pass
         self.file.seek(0)
-        there, header = self.file.read(), _line(self.columns)
-        whole = there[: there.rfind(b"\n") + 1]
+        content, header = self.file.read(), _csv_line(self.columns)
+        whole = content[: content.rfind(b"\n") + 1]
         if whole and not whole.startswith(header):
             raise ValueError(f"{self.path}: it has other columns than this run; give another --out")
         self.file.truncate(len(whole))
@@ -54,26 +54,27 @@ class Part:
             self._append(header)
 
     def add(self, values: dict) -> None:
-        """One line, on the disk when this returns. An OSError leaves the lines before it whole."""
-        self._append(_line([_text(values.get(c, "")) for c in self.columns]))
+        """Write one line, on the disk when this returns; an OSError leaves earlier lines whole."""
+        self._append(_csv_line([_cell_text(values.get(c, "")) for c in self.columns]))
 
     def _append(self, line: bytes) -> None:
-        before = self.file.seek(0, os.SEEK_END)
+        """Write at the end of the file, the whole line or nothing."""
+        end = self.file.seek(0, os.SEEK_END)
         try:
             if self.file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(self.file.fileno())
         except OSError:
-            self.file.truncate(before)
+            self.file.truncate(end)
             raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, so that another process may open it."""
         self.file.close()
 
 
-def done(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """All whole lines of all workers: (picture, row) -> texts. Skipped pictures have row "*"."""
+def read_lines(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Read all whole lines: (picture, row) -> texts; the row of a skipped picture is "*"."""
     lines = {}
     for path in sorted((folder / "parts").glob("worker-*.csv")):
         whole = path.read_bytes().rpartition(b"\n")[0].decode("utf-8")
@@ -82,54 +83,54 @@ def done(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
     return lines
 
 
-def remember(folder: Path, record: dict, binding: Iterable[str]) -> None:
-    """Write run.json, or compare with the one there: a folder holds one run.
+def write_record(folder: Path, record: dict, fixed: Iterable[str]) -> None:
+    """Write run.json, or compare with the one in the folder: a folder holds one run.
 
-    What differs outside `binding` (more pictures, a newer package) is kept under "earlier".
-    Raises ValueError that names the first entry of `binding` in which the two differ.
+    What differs outside `fixed` (more pictures, a newer package) is kept under "earlier".
+    Raises ValueError that names the first entry of `fixed` in which the two differ.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
-    here = json.loads(json.dumps(record))
+    record = json.loads(json.dumps(record))
     if not path.exists():
-        replace(path, _pretty(here))  # workers that start together write the same
+        write_file(path, _pretty_json(record))  # workers that start together write the same
     try:
-        there = json.loads(path.read_text("utf-8"))
+        stored = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to go on") from error
-    for key in binding:
-        if there.get(key) != here[key]:
+    for key in fixed:
+        if stored.get(key) != record[key]:
             raise ValueError(
-                f"{folder} holds a run with another {key}: {_short(there.get(key))}, now "
-                f"{_short(here[key])}. The two do not belong together; give another --out"
+                f"{folder} holds a run with another {key}: {_short_json(stored.get(key))}, now "
+                f"{_short_json(record[key])}. The two do not belong together; give another --out"
             )
-    earlier = there.pop("earlier", [])
-    if there != here:
-        earlier.append({k: v for k, v in there.items() if here.get(k) != v})
-        replace(path, _pretty(here | {"earlier": earlier}))
+    earlier = stored.pop("earlier", [])
+    if stored != record:
+        earlier.append({k: v for k, v in stored.items() if record.get(k) != v})
+        write_file(path, _pretty_json(record | {"earlier": earlier}))
 
 
-def replace(path: Path, content: str | bytes) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
-    mine = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}")
     try:
-        with mine.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(mine, path)
+        os.replace(temporary, path)
     finally:
-        mine.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def table(columns: list[str], lines: Iterable[dict]) -> str:
-    """CSV text with a header."""
-    return b"".join(
-        [_line(columns), *(_line([_text(line.get(c, "")) for c in columns]) for line in lines)]
-    ).decode("utf-8")
+def csv_text(columns: list[str], lines: Iterable[dict]) -> str:
+    """Write lines as CSV text with a header."""
+    rows = [[_cell_text(line.get(c, "")) for c in columns] for line in lines]
+    return b"".join(map(_csv_line, [columns, *rows])).decode("utf-8")
 
 
-def _line(values: list[str]) -> bytes:
+def _csv_line(values: list[str]) -> bytes:
+    """Write one line of CSV, as bytes."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(values)
     text = buffer.getvalue()
@@ -137,16 +138,19 @@ def _line(values: list[str]) -> bytes:
     return (text[:-1].replace("\r", " ").replace("\n", " ") + "\n").encode("utf-8")
 
 
-def _text(value: object) -> str:
+def _cell_text(value: object) -> str:
+    """Write one value: a float in full, and NaN as nothing."""
     if isinstance(value, float):
         return "" if value != value else repr(value)  # the shortest text that gives it back
     return str(value)
 
 
-def _pretty(record: dict) -> str:
+def _pretty_json(record: dict) -> str:
+    """Write a record as JSON with one entry a line."""
     return json.dumps(record, indent=1) + "\n"
 
 
-def _short(value: object) -> str:
+def _short_json(value: object) -> str:
+    """Write a value as JSON, in 80 characters at most."""
     text = json.dumps(value)
     return text if len(text) < 80 else text[:77] + "..."

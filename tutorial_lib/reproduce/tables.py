@@ -13,9 +13,16 @@ from tutorial_lib.reproduce.measures import DIRECTIONS
 
 
 def read(folder: str | Path) -> pandas.DataFrame:
-    """results.csv of a run, one line for each picture and row.
+    """Read results.csv of a run, one line for each picture and row.
 
-    Raises FileNotFoundError where the run is not finished.
+    Args:
+        folder: The folder that `run` returned.
+
+    Returns:
+        Columns "picture", "row", "target", "score", the measures, and "note".
+
+    Raises:
+        FileNotFoundError: The run is not finished.
     """
     path = Path(folder) / "results.csv"
     if not path.is_file():
@@ -26,15 +33,31 @@ def read(folder: str | Path) -> pandas.DataFrame:
 
 
 def summary(results: pandas.DataFrame, measures: Sequence[str]) -> pandas.DataFrame:
-    """Mean over pictures, its standard error and the number of pictures, for each row and measure.
+    """Compute the mean over pictures, its standard error and the number of pictures.
 
-    s.e. = standard deviation / sqrt(pictures); NaN for one picture. Empty cells are left out.
-    Columns (measure, "mean" | "s.e." | "n"), rows in the order of the configuration.
+        s.e. = standard deviation / sqrt(pictures)
+
+    It is NaN for one picture. Empty cells are left out.
+
+    Args:
+        results: One line for each picture and row, as results.csv of a run has them.
+        measures: Names of columns.
+
+    Returns:
+        One line for each row, in the order of the configuration. The columns are
+        (measure, "mean"), (measure, "s.e.") and (measure, "n") for each measure.
+
+    Example:
+        >>> import pandas
+        >>> from tutorial_lib import reproduce
+        >>> columns = {"picture": ["a", "b"], "row": ["IG", "IG"], "aupc": [3.0, 5.0]}
+        >>> reproduce.summary(pandas.DataFrame(columns), ["aupc"]).loc["IG"].tolist()
+        [4.0, 1.0, 2.0]
     """
     grouped = results.groupby("row", sort=False)[list(measures)]
-    parts = {"mean": grouped.mean(), "s.e.": grouped.sem(), "n": grouped.count()}
-    order = [(m, part) for m in measures for part in parts]
-    return pandas.concat(parts, axis=1).swaplevel(axis=1)[order]
+    statistics = {"mean": grouped.mean(), "s.e.": grouped.sem(), "n": grouped.count()}
+    order = [(measure, name) for measure in measures for name in statistics]
+    return pandas.concat(statistics, axis=1).swaplevel(axis=1)[order]
 
 
 def differences(
@@ -44,11 +67,31 @@ def differences(
     second: Sequence[str],
     confidence: float = 0.95,
 ) -> dict[str, float]:
-    """Mean over pictures of (mean of rows `first`) - (mean of rows `second`), with its interval.
+    """Compute how much two groups of rows differ, as a mean over pictures with its interval.
 
-    d_i: the difference on picture i. mean d +- t_(n-1) * sd(d) / sqrt(n), Student's t: paired, so
-    what makes a picture easy or hard for every method cancels. Pictures without a value in one of
-    the rows are left out. Returns difference, low, high, n; NaN limits for fewer than 2 pictures.
+        d_i = (mean of the rows `first`) - (mean of the rows `second`)  on picture i
+        mean d +- t_(n-1) * sd(d) / sqrt(n)
+
+    t is Student's. The comparison is paired, so that what makes a picture easy or hard for every
+    method cancels. Pictures without a value in one of the rows are left out.
+
+    Args:
+        results: One line for each picture and row, as results.csv of a run has them.
+        measure: Name of a column.
+        first: Names of rows.
+        second: Names of the rows that are subtracted.
+        confidence: Probability that the interval covers the true mean.
+
+    Returns:
+        A dictionary with "difference", "low", "high" and "n", the number of pictures. The limits
+        are NaN for fewer than 2 pictures.
+
+    Example:
+        >>> import pandas
+        >>> from tutorial_lib import reproduce
+        >>> columns = {"picture": [*"aabb"], "row": ["IG", "SG"] * 2, "aupc": [3.0, 1.0, 5.0, 2.0]}
+        >>> reproduce.differences(pandas.DataFrame(columns), "aupc", ["IG"], ["SG"])
+        {'difference': 2.5, 'low': -3.85, 'high': 8.85, 'n': 2}
     """
     wide = results.pivot(index="picture", columns="row", values=measure)
     d = wide[list(first)].mean(axis=1, skipna=False) - wide[list(second)].mean(axis=1, skipna=False)
@@ -61,13 +104,34 @@ def differences(
 
 
 def claims(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
-    """Each claim of the paper beside what is measured here: the verdict, and what it rests on.
+    """Compare each claim of the paper with what is measured here.
 
-    "cannot be tested here": fewer than two pictures have it. "holds": the whole 95 % interval of
-    the paired difference is on the claimed side; "does not hold here": on the other; "not told
-    apart": 0 is inside.
+    The verdict is one of these:
+
+    - "cannot be tested here": fewer than two pictures have the measure.
+    - "holds": the whole 95 % interval of the paired difference is on the claimed side.
+    - "does not hold here": the whole interval is on the other side.
+    - "not told apart": 0 is inside the interval.
+
+    Args:
+        results: One line for each picture and row, as results.csv of a run has them.
+        config: The configuration of the run.
+
+    Returns:
+        One line for each claim, with columns "claim", "measure", those of `differences`, and
+        "verdict".
+
+    Example:
+        >>> import pandas
+        >>> from dataclasses import replace
+        >>> from tutorial_lib import reproduce
+        >>> columns = {"picture": [*"aabb"], "row": ["IG", "SG"] * 2, "aupc": [3.0, 1.0, 5.0, 2.9]}
+        >>> claim = {"says": "SG is better", "measure": "aupc", "better": ["SG"], "worse": ["IG"]}
+        >>> config = replace(reproduce.load_config("goh-table1"), claims=(claim,))
+        >>> reproduce.claims(pandas.DataFrame(columns), config)["verdict"].tolist()
+        ['holds']
     """
-    found = []
+    verdicts = []
     for claim in config.claims:
         measure = claim["measure"]
         d = differences(results, measure, claim["better"], claim["worse"])
@@ -75,28 +139,48 @@ def claims(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
         low, high = sorted((sign * d["low"], sign * d["high"]))
         verdict = "holds" if low > 0 else "does not hold here" if high < 0 else "not told apart"
         verdict = verdict if d["n"] > 1 else "cannot be tested here"
-        found.append({"claim": claim["says"], "measure": measure, **d, "verdict": verdict})
-    return pandas.DataFrame(found)
+        verdicts.append({"claim": claim["says"], "measure": measure, **d, "verdict": verdict})
+    return pandas.DataFrame(verdicts)
 
 
 def text(results: pandas.DataFrame, config: Config) -> str:
-    """The table as it is printed: means and errors; the paper's numbers where a row has them."""
+    """Write the table as text: means with standard errors, and the paper's numbers beside them.
+
+    Args:
+        results: One line for each picture and row, as results.csv of a run has them.
+        config: The configuration of the run.
+
+    Returns:
+        The lines of the table, and below them which side is better.
+
+    Example:
+        >>> import pandas
+        >>> from dataclasses import replace
+        >>> from tutorial_lib import reproduce
+        >>> columns = {"picture": ["a", "b"], "row": ["IG", "IG"], "aupc": [3.0, 5.0]}
+        >>> options = dict(measures=("aupc",), rows={"IG": {}}, printed={"IG": {"aupc": 3.5}})
+        >>> config = replace(reproduce.load_config("goh-table1"), **options)
+        >>> print(reproduce.text(pandas.DataFrame(columns), config))
+                  aupc  printed
+        IG  4.0 +- 1.0      3.5
+        lower is better: aupc
+    """
     table, pictures = summary(results, config.measures), results["picture"].nunique()
-    heads, lines = [""], []
+    header, lines = [""], []
     for measure in config.measures:
-        heads += [measure, "printed"] if _has(config, measure) else [measure]
+        header += [measure, "printed"] if _has_printed(config, measure) else [measure]
     for row in config.rows:
         cells = [row]
         for measure in config.measures:
             cells.append(_cell(*table.loc[row, measure][["mean", "s.e.", "n"]], pictures))
-            if _has(config, measure):
+            if _has_printed(config, measure):
                 cells.append(f"{config.printed[row].get(measure, '')}")
         lines.append(cells)
-    widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
     shown = [
         line[0].ljust(widths[0])
         + "".join("  " + c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))
-        for line in [heads, *lines]
+        for line in [header, *lines]
     ]
     for side in ("lower", "higher"):
         names = [m for m in config.measures if DIRECTIONS.get(m) == side]
@@ -104,11 +188,13 @@ def text(results: pandas.DataFrame, config: Config) -> str:
     return "\n".join(line.rstrip() for line in shown)
 
 
-def _has(config: Config, measure: str) -> bool:
+def _has_printed(config: Config, measure: str) -> bool:
+    """Say whether the paper has numbers for a measure."""
     return any(measure in row for row in config.printed.values())
 
 
 def _cell(mean: float, error: float, n: int, pictures: int) -> str:
+    """Write a mean with its error, to two digits of the error, and n where pictures lack it."""
     if not n:
         return "-"
     size = error if error > 0 else abs(mean) / 10

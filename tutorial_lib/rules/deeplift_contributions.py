@@ -1,6 +1,7 @@
 """DeepLIFT: contributions of differences from a baseline, with the Rescale and RevealCancel rules.
 
-The mathematics of a step is in `multipliers.py`; here are the public functions.
+The mathematics of a step, which is one operation of the model, is in `deeplift_multipliers.py`;
+here are the public functions.
 """
 
 import difflib
@@ -33,38 +34,71 @@ def deeplift(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Contributions of the input's differences from a baseline to the score's difference.
+    """Share out the score's difference from a baseline among the differences of the inputs.
 
-    A(x) = (x - b) * m(x, b),  sum_i A_i = f(x) - f(b),  m by the chain rule for multipliers
-    (Shrikumar et al., 2017, Sec. 3). Units: score. At each activation y = g(z), with D_z = z - z0:
-    "rescale" (Sec. 3.5.2): m = D_y / D_z, and g'(z0) where |D_z| < 1e-7;
-    "reveal_cancel" (Sec. 3.5.3): m+ = D_y+ / D_z+ with the Shapley value of two players,
-        D_y+ = 1/2 [g(z0 + D_z+) - g(z0)] + 1/2 [g(z0 + D_z- + D_z+) - g(z0 + D_z-)], m- likewise;
-        where a part is empty, the mean of the slopes just above z0 and above z0 + the other part.
-    Dense layers and convolutions share out by the sign of weight times total difference; scaling,
-    adding, pooling and reshaping pass the two parts on; max pooling gives the difference to the
-    place of the larger maximum, and a product of two values half of each order
-    (m = mean of the other factor). As the original package computes them, but for max pooling,
-    which there sums to the difference only if the maximum stays in its place.
+        A(x) = (x - b) * m(x, b),    sum_i A_i = f(x) - f(b)
 
-    baseline: b, a number or a tensor broadcastable to x (one, or one for each picture).
-    rule: for all activations, or {module or its dotted name: rule}: activations inside the nearest
-        named module follow its rule, all others "rescale". "genomics" is "reveal_cancel" after
-        dense layers and "rescale" after convolutions (after a sum, what its first term follows).
-    normalize: subtract the mean of the contributions to all classes (Sec. 3.6, for softmax).
+    Shrikumar et al. (2017), Sec. 3: the multipliers m come from the chain rule for multipliers. The
+    rule says what they are at each activation y = g(z), with z0 its value at the baseline and
+    D_z = z - z0:
+
+        rescale (Sec. 3.5.2)         m = D_y / D_z,  and g'(z0) where |D_z| < 1e-7
+        reveal_cancel (Sec. 3.5.3)   m+ = D_y+ / D_z+,  and m- likewise, with
+            D_y+ = 1/2 [g(z0 + D_z+) - g(z0)] + 1/2 [g(z0 + D_z- + D_z+) - g(z0 + D_z-)]
+
+    In the second, D_z+ and D_z- are the positive and the negative part of the difference, and
+    D_y+ is the Shapley value of two players. Where a part is empty, its multiplier is the mean of
+    the slopes just above z0 and above z0 + the other part.
+
+    Dense layers and convolutions share out by the sign of weight times total difference. Scaling,
+    adding, pooling and reshaping pass the two parts on. Max pooling gives the difference to the
+    place of the larger maximum. A product of two values gives half of each order: m is the mean of
+    the other factor. All of this is as the original package computes it, but for max pooling, which
+    there sums to the difference only if the maximum stays in its place.
+
     If the last operation is softmax, log_softmax or sigmoid, f is the logit before it.
+
     Cost on a CPU: 1.5 to 3 gradients a picture for rescale, 3 to 8 for reveal_cancel, more where
-    layers are thin (benchmarks/backward.py measures). Memory: all activations of
-    the 2 forward passes of batch_size pictures, and as much again for reveal_cancel.
+    layers are thin (benchmarks/backward.py measures). Memory: all activations of the 2 forward
+    passes of batch_size pictures, and as much again for reveal_cancel.
 
-    Raises ValueError or TypeError that names the argument at fault; NotImplementedError that names
-    the operation, and where it is, for one without a rule.
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        baseline: b, a number or a tensor broadcastable to x: one for all inputs, or one for each.
+        rule: "rescale", "reveal_cancel" or "genomics" for all activations, or {module or its dotted
+            name: rule}. Then activations inside the nearest named module follow its rule, and all
+            others "rescale". "genomics" is "reveal_cancel" after dense layers and "rescale" after
+            convolutions; after a sum it is what the first term follows.
+        normalize: Whether to subtract the mean of the contributions to all classes (Sec. 3.6, for
+            softmax).
+        batch_size: Number of inputs in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: It changes nothing, as no noise is drawn; every method takes it.
+        progress: Whether to show a progress bar.
 
-    >>> f = lambda x: x[:, :1] - torch.relu(x[:, :1] - x[:, 1:])
-    >>> tl.deeplift(f, torch.tensor([[3.0, 1.0]]), 0, rule="reveal_cancel")
-    tensor([[0.5000, 0.5000]])
+    Returns:
+        (B, ...) attributions in units of the score.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, no activation runs inside a module that `rule`
+            names, the model runs other operations on x than on the baseline, its rows are not
+            independent, or the result is not finite.
+        NotImplementedError: An operation has no rule, or writes in place in a way that cannot be
+            followed; the message names it and says where it is.
+
+    Example:
+        The smaller of two numbers, computed by a ReLU:
+
+        >>> smaller = lambda x: x[:, :1] - torch.relu(x[:, :1] - x[:, 1:])
+        >>> tl.deeplift(smaller, torch.tensor([[3.0, 1.0]]), 0, rule="reveal_cancel")
+        tensor([[0.5000, 0.5000]])
+        >>> tl.deeplift(smaller, torch.tensor([[3.0, 1.0]]), 0)
+        tensor([[0., 1.]])
     """
-    rules = _rules(model, rule)
+    rules = _rules_by_module(model, rule)
     checks.flag("normalize", normalize)
 
     def multipliers(network: Callable, pairs: Tensor, target: Tensor) -> Tensor:
@@ -84,13 +118,43 @@ def deeplift_trace(
     rule: str | Mapping[nn.Module | str, str] = "rescale",
     normalize: bool = False,
 ) -> "pandas.DataFrame":  # noqa: F821
-    """Every step of `deeplift` on one picture, a row for each unit, for networks that fit the eye.
+    """Write down every step of `deeplift` on one picture, for networks that fit the eye.
 
-    Columns: operation, module, unit, reference, value, D, D+, D-, m+, m-, contribution
-    (= D+ m+ + D- m-), in the order of the forward pass. The index is the number of the step, 0 the
-    input. Arguments and errors as `deeplift`; ValueError beyond 1000 units.
+    A step is one operation of the model. Each unit contributes
 
-    >>> tl.deeplift_trace(f, torch.tensor([[3.0, 1.0]]), 0, rule="reveal_cancel")
+        contribution = D+ m+ + D- m-
+
+    with D+ and D- the positive and the negative part of its difference D from the baseline, and m+
+    and m- their multipliers.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode. It
+            has at most 1000 units, the inputs among them.
+        x: (1, ...), one finite floating-point input.
+        target: Class index, or LongTensor (1,).
+        baseline: A number or a tensor broadcastable to x.
+        rule: As in `deeplift`: one for all activations, or {module or its dotted name: rule}.
+        normalize: Whether to subtract the mean of the contributions to all classes.
+
+    Returns:
+        A row for each unit, in the order of the forward pass. The columns are operation, module,
+        unit, reference (the unit's value at the baseline), value (at x), D, D+, D-, m+, m- and
+        contribution. The index is the number of the step, 0 for the input.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, x is not one input, or there are more than 1000
+            units; otherwise as in `deeplift`.
+        NotImplementedError: An operation has no rule, as in `deeplift`.
+        ImportError: There is no pandas, which comes with the extra `show`.
+
+    Example:
+        >>> smaller = lambda x: x[:, :1] - torch.relu(x[:, :1] - x[:, 1:])
+        >>> table = tl.deeplift_trace(smaller, torch.tensor([[3.0, 1.0]]), 0, rule="reveal_cancel")
+        >>> table[table.operation == "relu"][["value", "D+", "D-", "m+", "m-"]].values.tolist()
+        [[2.0, 2.5, -0.5, -1.0, -1.0]]
+        >>> table[table.operation == "input"].contribution.tolist()
+        [0.5, 0.5]
     """
     concat = checks.extra("pandas", "show").concat
     checks.model(model)
@@ -100,54 +164,58 @@ def deeplift_trace(
     target = checks.target(target, x)
     start = checks.broadcastable("baseline", baseline, x).expand_as(x)
     checks.flag("normalize", normalize)
+    rules = _rules_by_module(model, rule)
     with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=True):
-        explanation = Explanation(
-            model, x, start, target, _rules(model, rule), normalize, parts=True
-        )
-        units = sum(v.numel() for v in explanation.at.values.values())
+        explanation = Explanation(model, x, start, target, rules, normalize, parts=True)
+        units = sum(v.numel() for v in explanation.tape.values.values())
         if units > 1000:
             raise ValueError(f"model: expected at most 1000 units to write down, it has {units}")
-        tables = [_table(explanation, i, up) for i, up in explanation.walk_back()]
+        tables = [_table(explanation, i, m) for i, m in explanation.walk_back()]
     return concat(tables[::-1])
 
 
-def _table(explanation: Explanation, i: int, up: Multipliers) -> "pandas.DataFrame":  # noqa: F821
-    """One value of a single picture with its multipliers, a row for each unit."""
-    step, d, s = explanation.maker.get(i), explanation.difference(i), explanation.sizes[i]
+def _table(explanation: Explanation, i: int, m: Multipliers) -> "pandas.DataFrame":  # noqa: F821
+    """The i-th value of a single picture with its multipliers, a row for each unit.
+
+    Its difference is D = D+ + D- and its size is S = D+ - D-; m holds (m+ + m-) / 2 as mu and
+    (m+ - m-) / 2 as delta, or None for 0.
+    """
+    step = explanation.makers.get(i)  # the operation that made the value; None for the input
+    d, size = explanation.difference(i), explanation.sizes[i]
     columns = {
-        "reference": explanation.start.values[i],
-        "value": explanation.at.values[i],
+        "reference": explanation.baseline_tape.values[i],
+        "value": explanation.tape.values[i],
         "D": d,
-        "D+": (d + s) / 2,
-        "D-": (d - s) / 2,
-        "m+": up.mu if up.delta is None else up.mu + up.delta,
-        "m-": up.mu if up.delta is None else up.mu - up.delta,
+        "D+": (d + size) / 2,
+        "D-": (d - size) / 2,
+        "m+": m.mu if m.delta is None else m.mu + m.delta,
+        "m-": m.mu if m.delta is None else m.mu - m.delta,
     }
     columns = {name: v.flatten().tolist() for name, v in columns.items()}
     rows = checks.extra("pandas", "show").DataFrame(columns)
     rows["contribution"] = rows["D+"] * rows["m+"] + rows["D-"] * rows["m-"]
-    places = itertools.product(*map(range, d.shape[1:]))
-    rows.insert(0, "unit", [", ".join(map(str, place)) for place in places])
+    units = itertools.product(*map(range, d.shape[1:]))
+    rows.insert(0, "unit", [", ".join(map(str, unit)) for unit in units])
     rows.insert(0, "module", step.module if step else "")
     name = step.name if step else "input"
     rows.insert(0, "operation", "dense" if name in DENSE else name)
     return rows.set_axis([i] * len(rows))
 
 
-def _rules(model: Callable, rule: str | Mapping) -> dict[nn.Module | None, str]:
+def _rules_by_module(model: Callable, rule: str | Mapping) -> dict[nn.Module | None, str]:
     """{module: rule}, and the rule of all other activations under None."""
     if not isinstance(rule, Mapping):
         checks.choice("rule", rule, RULES)
         return {None: rule}
     if not isinstance(model, nn.Module):
         raise TypeError("rule: a mapping from modules needs a model that is an nn.Module")
-    named = dict(model.named_modules())
+    modules = dict(model.named_modules())
     rules = {}
     for key, value in rule.items():
         checks.choice("rule", value, RULES)
-        module = named.get(key) if isinstance(key, str) else key
-        if not any(module is m for m in named.values()):
-            close = difflib.get_close_matches(str(key), named, n=5, cutoff=0) or [*named][:5]
+        module = modules.get(key) if isinstance(key, str) else key
+        if not any(module is m for m in modules.values()):
+            close = difflib.get_close_matches(str(key), modules, n=5, cutoff=0) or [*modules][:5]
             raise ValueError(f"rule: {key!r} is no module of the model; some are {close}")
         if rules.setdefault(module, value) != value:
             raise ValueError(f"rule: expected one rule a module, {key!r} has two")

@@ -1,5 +1,11 @@
 """The rules of DeepLIFT: how differences pass forward through a step, and multipliers back.
 
+The words: a *step* is one operation of the forward pass, which reads numbered *values* and makes
+one; a *tape* holds the steps and values in order (see `tape.py`). The *linear form* of a step is
+its output as a sum of values times fixed coefficients, without the constant (see
+`linear_steps.py`): `function(change)` computes it with changed coefficients, and `transpose` goes
+from numbers at its output to numbers at its values. An activation has none.
+
 Two runs, one of x and one of a baseline, are kept on tapes. Every value z has a difference
 D = z - z0, in two parts D+ >= 0 and D- <= 0 that sum to it, and a multiplier for each part, m+ and
 m-. In place of the parts the code keeps sum and size, and in place of m+ and m- half their sum and
@@ -20,16 +26,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutorial_lib.rules.linear_steps import ACTIVATIONS, DENSE, SHAPES, Linear, linear
+from tutorial_lib.rules.linear_steps import ACTIVATIONS, DENSE, WITH_SIZES, LinearForm, linear_form
 from tutorial_lib.rules.recorder import record
-from tutorial_lib.rules.tape import Step, Tape, leaves, no_rule, one_hot, pulled, walk_back
+from tutorial_lib.rules.tape import Step, Tape, no_rule_error, one_hot, tree_leaves, vjp, walk_back
 
-NEAR = 1e-7  # a difference below it has no quotient
+TINY = 1e-7  # a difference below it has no quotient
 
 
 @dataclass(frozen=True)
 class Multipliers:
-    """mu and delta of a value; no delta stands for 0, where m+ = m-."""
+    """The multipliers of a value: mu = (m+ + m-) / 2 and delta = (m+ - m-) / 2.
+
+    No delta stands for 0, where m+ = m-.
+    """
 
     mu: Tensor
     delta: Tensor | None = None
@@ -42,192 +51,203 @@ class Multipliers:
 class Explanation:
     """Both tapes of one batch, and the walks over them: sizes forward, multipliers back.
 
-    rules: {module: rule}, and under None the rule of all other activations. parts: follow the
-    sizes even where no rule needs them.
+    Args:
+        model: Callable from (N, ...) to scores (N, C).
+        x: (N, ...) inputs.
+        baseline: (N, ...) baseline of each input.
+        target: LongTensor (N,) of class indices.
+        rules: {module: rule}, and under None the rule of all other activations.
+        normalize: Whether to subtract the mean of the multipliers over the classes.
+        parts: Whether to follow the sizes S even where no rule needs them.
     """
 
     def __init__(self, model, x, baseline, target, rules: dict, normalize=False, parts=False):
-        shared = bool((baseline == baseline[:1]).all())  # one baseline for all: one row is enough
-        self.at = record(model, x, target)
-        self.start = self._of_baseline(model, baseline, target, shared and len(x) > 1)
-        if where := self._parting():
+        one_row = len(x) > 1 and bool((baseline == baseline[:1]).all())
+        self.tape = record(model, x, target)
+        self.baseline_tape = self._record_baseline(model, baseline, target, one_row)
+        if location := self._divergence():
             raise ValueError(
-                f"model: at {where} it runs another operation, or with other constants, on x than "
-                "on the baseline (an if, a loop, a NumPy call or noise that depends on the "
+                f"model: at {location} it runs another operation, or with other constants, on x "
+                "than on the baseline (an if, a loop, a NumPy call or noise that depends on the "
                 "values?), so their differences cannot be followed"
             )
-        self.at = self.at.logits()
-        self.maker = {step.output: step for step in self.at.steps}
-        self.target, self.normalize, self.rules = target, normalize, rules
-        self.ways = {step.output: self._way(step) for step in self.at.steps}
-        ran = {m for step in self._activations() for m in step.modules}
-        if idle := [m for m in rules if m is not None and m not in ran]:
+        self.tape = self.tape.logits()
+        self.makers = {step.output: step for step in self.tape.steps}
+        self.target = target
+        self.normalize = normalize
+        self.rules = rules
+        self.linear_forms = {step.output: self._linear_form(step) for step in self.tape.steps}
+        explained = {m for step in self._activations() for m in step.modules}
+        if idle := [m for m in rules if m is not None and m not in explained]:
             raise ValueError(f"rule: no activation runs inside {idle[0]}, so no rule applies to it")
-        self.factors: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self.sizes: dict[int, Tensor] = {}
+        self.factors: dict[int, tuple[Tensor, Tensor | None]] = {}  # D_y+ / D_z+, D_y- / D_z-
+        self.sizes: dict[int, Tensor] = {}  # S of each value, by its number
         if parts or any(self.rule(s) == "reveal_cancel" for s in self._activations()):
-            self._walk_forward()
+            self._compute_sizes()
 
-    def _of_baseline(self, model, baseline: Tensor, target: Tensor, shared: bool) -> Tape:
-        """The tape of the baseline, of one row if it is one for all pictures and that will do."""
-        if shared:
+    def _record_baseline(self, model, baseline: Tensor, target: Tensor, try_one_row: bool) -> Tape:
+        """The tape of the baseline; of one row if that is enough and the model takes it."""
+        if try_one_row:
             with contextlib.suppress(Exception):  # the model may take no batch of one row
-                self.start = record(model, baseline[:1], target)
-                if not self._parting():
-                    return self.start
+                self.baseline_tape = record(model, baseline[:1], target)
+                if not self._divergence():
+                    return self.baseline_tape
         return record(model, baseline, target)
 
     def difference(self, i: int) -> Tensor:
-        """D of a value."""
-        return self.at.values[i] - self.start.values[i]
+        """Return D = z - z0 of the value with number i."""
+        return self.tape.values[i] - self.baseline_tape.values[i]
 
     def multipliers(self) -> Tensor:
-        """m of the input, of the shape of x."""
-        *_, (_, up) = self.walk_back()
-        return up.mu if up.delta is None else up.mu + self.difference(0).sign() * up.delta
+        """Return m of the input: a tensor of the shape of x."""
+        *_, (_, m) = self.walk_back()
+        return m.mu if m.delta is None else m.mu + self.difference(0).sign() * m.delta
 
     def walk_back(self) -> Iterator[tuple[int, Multipliers]]:
-        """The multipliers of every value, from the output to the input."""
-        scores = self.at.values[self.at.output]
-        seed = one_hot(self.target, scores)
+        """Yield (number, multipliers) of every value, from the output to the input."""
+        scores = self.tape.values[self.tape.output]
+        mu = one_hot(self.target, scores)
         if self.normalize:
             if scores.shape[1] < 2:
                 raise ValueError("normalize: expected a model with at least 2 classes, it has 1")
-            seed = seed - 1 / scores.shape[1]
-        return walk_back(self.at, self.back, Multipliers(seed))
+            mu = mu - 1 / scores.shape[1]
+        return walk_back(self.tape, self.apply_rule, Multipliers(mu))
 
-    def back(self, step: Step, up: Multipliers) -> list[Multipliers]:
-        """The multipliers that a step hands to the values that it reads."""
-        way, values = self.ways[step.output], self.at.of(step)
-        if way is None:
-            return [self._activation_back(step, up)]
-        mu = way.back(values, up.mu)
-        if up.delta is None:
+    def apply_rule(self, step: Step, at_output: Multipliers) -> list[Multipliers]:
+        """Return the multipliers that go from the output of a step to each value that it reads."""
+        form, values = self.linear_forms[step.output], self.tape.values_read_by(step)
+        if form is None:
+            return [self._apply_activation_rule(step, at_output)]
+        mu = form.transpose(values, at_output.mu)
+        if at_output.delta is None:
             return [Multipliers(m) for m in mu]
-        delta = way.back(values, up.delta, torch.abs)
-        if way.mixes:  # the parts of its input play no part, so both get one multiplier
+        delta = form.transpose(values, at_output.delta, torch.abs)
+        if form.has_weights:  # the parts of its input play no part, so both get one multiplier
             return [Multipliers(self.difference(step.inputs[0]).sign().mul_(delta[0]).add_(mu[0]))]
         return [Multipliers(m, d) for m, d in zip(mu, delta, strict=True)]
 
-    def _activation_back(self, step: Step, up: Multipliers) -> Multipliers:
-        """m+ and m- times the factors of y = g(z): D_y+ / D_z+ and D_y- / D_z-."""
-        plus, minus = self.factors.get(step.output) or (self._rescale(step), None)
+    def _apply_activation_rule(self, step: Step, m: Multipliers) -> Multipliers:
+        """The m at the output of y = g(z) times the factors D_y+ / D_z+ and D_y- / D_z-."""
+        plus, minus = self.factors.get(step.output) or (self._rescale_factor(step), None)
         if minus is None:  # rescale: one factor for both
-            return Multipliers(up.mu * plus, None if up.delta is None else up.delta * plus)
+            return Multipliers(m.mu * plus, None if m.delta is None else m.delta * plus)
         mu, delta = (plus + minus).div_(2), (plus - minus).div_(2)
-        if up.delta is None:
-            return Multipliers(mu.mul_(up.mu), delta.mul_(up.mu))
+        if m.delta is None:
+            return Multipliers(mu.mul_(m.mu), delta.mul_(m.mu))
         return Multipliers(
-            (mu * up.mu).addcmul_(delta, up.delta), delta.mul_(up.mu).addcmul_(mu, up.delta)
+            (mu * m.mu).addcmul_(delta, m.delta), delta.mul_(m.mu).addcmul_(mu, m.delta)
         )
 
-    def _walk_forward(self) -> None:
-        """S of every value, and the factors of the activations."""
+    def _compute_sizes(self) -> None:
+        """Walk forward: S = D+ - D- of every value, and the factors of the activations."""
         self.sizes[0] = self.difference(0).abs()
-        for step in self.at.steps:
-            way, sizes = self.ways[step.output], [self.sizes[i] for i in step.inputs]
-            if way and way.mixes:
+        for step in self.tape.steps:
+            form, sizes = self.linear_forms[step.output], [self.sizes[i] for i in step.inputs]
+            if form and form.has_weights:
                 sizes = [self.difference(i).abs() for i in step.inputs]
-            if way:
-                self.sizes[step.output] = way.part(torch.abs)(*sizes)
+            if form:
+                self.sizes[step.output] = form.function(torch.abs)(*sizes)
             elif self.rule(step) == "reveal_cancel":
-                self.sizes[step.output] = self._reveal_cancel(step, *sizes)
+                self.sizes[step.output] = self._apply_reveal_cancel(step, *sizes)
             else:
-                factor = self._rescale(step)
+                factor = self._rescale_factor(step)
                 self.factors[step.output] = factor, None
                 self.sizes[step.output] = factor * sizes[0]
 
-    def _rescale(self, step: Step) -> Tensor:
+    def _rescale_factor(self, step: Step) -> Tensor:
         """D_y / D_z of an activation y = g(z), or the slope g'(z0) where D_z is almost 0."""
         i = step.inputs[0]
-        d, z0 = self.difference(i), self.start.values[i]
+        d, z0 = self.difference(i), self.baseline_tape.values[i]
         factor = self.difference(step.output).div_(d)
-        near = (d.abs() < NEAR).nonzero(as_tuple=True)
-        if len(near[0]):
-            factor[near] = _slope(step, z0.expand_as(d), near)
+        tiny = (d.abs() < TINY).nonzero(as_tuple=True)
+        if len(tiny[0]):
+            factor[tiny] = _slope(step, z0.expand_as(d), tiny)
         return factor
 
-    def _reveal_cancel(self, step: Step, size: Tensor) -> Tensor:
-        """S_y = g(z0 + D+) - g(z0 + D-) of an activation, and its factors.
+    def _apply_reveal_cancel(self, step: Step, size: Tensor) -> Tensor:
+        """Return S_y = g(z0 + D+) - g(z0 + D-) of an activation y = g(z), and keep its factors.
 
         The average over both orders of the two parts is D_y+- = (D_y +- S_y) / 2. An empty part
         has as its factor the mean of the slopes just above z0 and just above z0 + the other part.
         """
         i = step.inputs[0]
-        d, z0, dy = self.difference(i), self.start.values[i], self.difference(step.output)
+        d, z0, dy = self.difference(i), self.baseline_tape.values[i], self.difference(step.output)
         plus = (size + d).div_(2)
         minus = d - plus
         size_y = step(z0 + plus) - step(z0 + minus)
-        rounding = 8 * torch.finfo(d.dtype).eps * (size + self.at.values[i].abs() + z0.abs())
-        least = rounding + NEAR / 2  # below it a part counts as empty
+        rounding = 8 * torch.finfo(d.dtype).eps * (size + self.tape.values[i].abs() + z0.abs())
+        least = rounding + TINY / 2  # below it a part counts as empty
         factors = []
         for part, other, dy_part in ((plus, minus, dy + size_y), (minus, plus, dy - size_y)):
             factor = dy_part.div_(part).div_(2)
-            near = (part.abs() < least).nonzero(as_tuple=True)
-            if len(near[0]):
-                ends = z0.expand_as(d), z0 + other
-                factor[near] = sum(_slope(step, _above(end), near) for end in ends) / 2
+            empty = (part.abs() < least).nonzero(as_tuple=True)
+            if len(empty[0]):
+                points = z0.expand_as(d), z0 + other
+                factor[empty] = sum(_slope(step, _just_above(z), empty) for z in points) / 2
             factors.append(factor)
         self.factors[step.output] = tuple(factors)
         return size_y
 
     def rule(self, step: Step) -> str:
-        """The rule of an activation."""
+        """Return the rule of an activation: "rescale" or "reveal_cancel"."""
         rule = next((self.rules[m] for m in reversed(step.modules) if m in self.rules), None)
         rule = rule or self.rules.get(None, "rescale")
         if rule != "genomics":
             return rule
-        while step.name not in DENSE | {"convolution"} and step.inputs[0] in self.maker:
-            step = self.maker[step.inputs[0]]
+        while step.name not in DENSE | {"convolution"} and step.inputs[0] in self.makers:
+            step = self.makers[step.inputs[0]]
         return "reveal_cancel" if step.name in DENSE else "rescale"
 
     def _activations(self) -> list[Step]:
-        return [step for step in self.at.steps if self.ways[step.output] is None]
+        """The steps without a linear form."""
+        return [step for step in self.tape.steps if self.linear_forms[step.output] is None]
 
-    def _way(self, step: Step) -> Linear | None:
+    def _linear_form(self, step: Step) -> LinearForm | None:
         """The step as a linear one at these two inputs; None for an activation."""
-        way = linear(step)
-        if way is None and "max_pool" in step.name:
-            return self._largest(step)
-        if way is None and step.name == "mul" and len(step.inputs) == 2:
-            a, b = ((self.at.values[i] + self.start.values[i]) / 2 for i in step.inputs)
-            return Linear(lambda c, p, q: p * c[0] + q * c[1], (b, a))
-        if way is None and (step.name not in ACTIVATIONS or len(step.inputs) != 1):
-            raise no_rule("DeepLIFT", step)
-        return way
+        form = linear_form(step)
+        if form is None and "max_pool" in step.name:
+            return self._max_pool_form(step)
+        if form is None and step.name == "mul" and len(step.inputs) == 2:
+            a, b = ((self.tape.values[i] + self.baseline_tape.values[i]) / 2 for i in step.inputs)
+            return LinearForm(lambda c, p, q: p * c[0] + q * c[1], (b, a))
+        if form is None and (step.name not in ACTIVATIONS or len(step.inputs) != 1):
+            raise no_rule_error("DeepLIFT", step)
+        return form
 
-    def _largest(self, step: Step) -> Linear:
-        """Max pooling: the place of the larger of the two maxima gets the whole difference."""
-        i, k = step.inputs[0], 3 if "3d" in step.name else 2
-        (y, at), (y0, at0) = (step.outputs(tape.values[i]) for tape in (self.at, self.start))
-        place = torch.where(y >= y0, at, at0).flatten(-k)
-        moved = self.difference(i).flatten(-k).gather(-1, place)
-        near = moved.abs() < NEAR
-        share = torch.where(near, 1, (y - y0).flatten(-k) / torch.where(near, 1, moved))
-        return Linear(lambda c, z: (z.flatten(-k).gather(-1, place) * c[0]).view_as(y), (share,))
+    def _max_pool_form(self, step: Step) -> LinearForm:
+        """Max pooling: the position of the larger of the two maxima gets the whole difference."""
+        i, k = step.inputs[0], 3 if "3d" in step.name else 2  # k: dimensions of the window
+        y, index = step.outputs(self.tape.values[i])
+        y0, index0 = step.outputs(self.baseline_tape.values[i])
+        index = torch.where(y >= y0, index, index0).flatten(-k)
+        d = self.difference(i).flatten(-k).gather(-1, index)
+        tiny = d.abs() < TINY
+        rate = torch.where(tiny, 1, (y - y0).flatten(-k) / torch.where(tiny, 1, d))  # D_y / D
+        return LinearForm(lambda c, z: (z.flatten(-k).gather(-1, index) * c[0]).view_as(y), (rate,))
 
-    def _parting(self) -> str | None:
-        """Where the tapes part: another step, or values that differ in shape beyond the rows."""
-        for one, other in itertools.zip_longest(self.at.steps, self.start.steps):
-            if not one or not other or not _same(one, other):
-                return (one or other).where
-            v, w = self.at.values[one.output], self.start.values[one.output]
-            if v.shape[1:] != w.shape[1:] or w.shape[:1] not in (v.shape[:1], (1,)):
-                return one.where
+    def _divergence(self) -> str | None:
+        """Where the tapes diverge: another step, or values that differ in shape beyond the rows."""
+        for step, other in itertools.zip_longest(self.tape.steps, self.baseline_tape.steps):
+            if not step or not other or not _same_operation(step, other):
+                return (step or other).location
+            v, v0 = self.tape.values[step.output], self.baseline_tape.values[other.output]
+            if v.shape[1:] != v0.shape[1:] or v0.shape[:1] not in (v.shape[:1], (1,)):
+                return step.location
         return None
 
 
-def _same(one: Step, other: Step) -> bool:
+def _same_operation(step: Step, other: Step) -> bool:
     """Whether two steps are the same operation on the same values, with equal constants."""
-    if (one.name, one.inputs, one.output) != (other.name, other.inputs, other.output):
+    if (step.name, step.inputs, step.output) != (other.name, other.inputs, other.output):
         return False
-    if one.name in SHAPES:  # sizes may hold the number of rows
+    if step.name in WITH_SIZES:  # sizes may hold the number of rows
         return True
-    ours, theirs = list(leaves(one.args)), list(leaves(other.args))
-    return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
+    arguments, others = list(tree_leaves(step.args)), list(tree_leaves(other.args))
+    return len(arguments) == len(others) and all(map(_equal, arguments, others))
 
 
 def _equal(a: object, b: object) -> bool:
+    """Whether two arguments of an operation are the same, tensors by their entries."""
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         try:
             return type(a) is type(b) and bool(a == b)
@@ -238,14 +258,14 @@ def _equal(a: object, b: object) -> bool:
     return (a.data_ptr(), a.stride()) == (b.data_ptr(), b.stride()) or torch.equal(a, b)
 
 
-def _slope(step: Step, z: Tensor, places: tuple[Tensor, ...]) -> Tensor:
-    """g'(z) at some places of z, as PyTorch has it: 0 at the kink of a ReLU."""
-    if step.constants():  # one for each channel, so all places together
-        return pulled(step, [z], torch.ones_like(z))[0][places]
-    z = z[places]
-    return pulled(step, [z], torch.ones_like(z))[0]
+def _slope(step: Step, z: Tensor, indices: tuple[Tensor, ...]) -> Tensor:
+    """g'(z[indices]) of an activation y = g(z), as PyTorch has it: 0 at the kink of a ReLU."""
+    if step.constants():  # one for each channel, so all entries together
+        return vjp(step, [z], torch.ones_like(z))[0][indices]
+    z = z[indices]
+    return vjp(step, [z], torch.ones_like(z))[0]
 
 
-def _above(z: Tensor) -> Tensor:
+def _just_above(z: Tensor) -> Tensor:
     """A number just above z, on the other side of a kink at z."""
     return z + torch.finfo(z.dtype).eps * z.abs().clamp(min=1)

@@ -1,8 +1,11 @@
 """The linear operations: how a step makes its output from values and coefficients.
 
+A *step* is one operation of a model's forward pass, and the *values* that it reads are the tensors
+that depend on the model's input (see `tape.py`). All other arguments of a step are constants.
+
 A step is linear if its output is a sum of values times coefficients that do not depend on them
-(and a constant). Rules that treat positive and negative coefficients apart, in DeepLIFT and LRP,
-need the coefficients in the open; this file finds them.
+(and a constant). A *linear form* is such a step with its coefficients in the open and without its
+constant. Rules that treat positive and negative coefficients apart, in DeepLIFT and LRP, need it.
 """
 
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tutorial_lib.rules.tape import Slot, Step, pulled
+from tutorial_lib.rules.tape import Slot, Step, vjp
 
 aten = torch.ops.aten
 # Each output is one input value, or a sum or mean of some: all coefficients are positive.
@@ -24,7 +27,7 @@ SUMS = set(
     "_adaptive_avg_pool2d _adaptive_avg_pool3d avg_pool2d avg_pool3d mean sum upsample_bilinear2d "
     "upsample_nearest2d".split()
 )
-SHAPES = {"_unsafe_view", "expand", "repeat", "view"}  # selections with sizes among their arguments
+WITH_SIZES = {"_unsafe_view", "expand", "repeat", "view"}  # selections whose arguments are sizes
 # Applied entry by entry.
 ACTIVATIONS = set(
     "_prelu_kernel abs celu clamp clamp_max clamp_min elu erf exp gelu hardsigmoid hardswish "
@@ -38,93 +41,114 @@ BATCH_NORMS = set(
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearForm:
     """A linear step without its constant: out = call(coefficients, *values).
 
-    mixes: whether it is a dense layer or a convolution, which weigh and add units; the others
-    pass on, scale or add values as they are. transposed: the transpose, called with coefficients,
-    value and up, where it is at hand; autograd finds the others.
+    Args:
+        call: The step as a function of its coefficients and of the values that it reads.
+        coefficients: What the values are multiplied by; empty for sums and selections.
+        has_weights: Whether the step is a dense layer or a convolution, which weighs and adds
+            units. The others pass on, scale or add values as they are.
+        transpose_call: The transposed step as a function (coefficients, value, what is at the
+            output), where PyTorch has it; autograd finds the others.
     """
 
     call: Callable[..., Tensor]
     coefficients: tuple[Tensor, ...] = ()
-    mixes: bool = False
-    transposed: Callable[..., Tensor] | None = None
+    has_weights: bool = False
+    transpose_call: Callable[..., Tensor] | None = None
 
-    def part(self, change: Callable[[Tensor], Tensor] | None = None) -> Callable[..., Tensor]:
-        """The step with changed coefficients, as a function of the values."""
+    def function(self, change: Callable[[Tensor], Tensor] | None = None) -> Callable[..., Tensor]:
+        """Return out as a function of the values, with change(c) for every coefficient c."""
         changed = self._changed(change)
         return lambda *values: self.call(changed, *values)
 
-    def back(
-        self, values: list[Tensor], up: Tensor, change: Callable | None = None
+    def transpose(
+        self, values: list[Tensor], at_output: Tensor, change: Callable | None = None
     ) -> list[Tensor]:
-        """The transposed step, from numbers at its output to numbers at its values."""
-        if self.transposed:
-            return [self.transposed(self._changed(change), values[0], up)]
-        return pulled(self.part(change), values, up)
+        """Return the transposed step: from numbers at its output to numbers at each value.
+
+        Args:
+            values: The values that the step reads; only their shapes matter.
+            at_output: Numbers of the shape of the output.
+            change: Function of the coefficients, such as torch.abs; None leaves them.
+
+        Returns:
+            A tensor of the shape of each value.
+        """
+        if self.transpose_call:
+            return [self.transpose_call(self._changed(change), values[0], at_output)]
+        return vjp(self.function(change), values, at_output)
 
     def _changed(self, change: Callable | None) -> list[Tensor]:
+        """Return change(c) for every coefficient c."""
         return [change(c) if change else c for c in self.coefficients]
 
 
-def linear(step: Step) -> Linear | None:
-    """The linear operation in a step, or None where it is no linear one."""
+def linear_form(step: Step) -> LinearForm | None:
+    """Return the linear form of a step, or None if the step is not linear."""
     if step.name == "_to_copy" and not step.args[1].get("dtype", torch.float32).is_floating_point:
         return None  # rounding
     if step.name in SELECTIONS | SUMS:
-        return _passing(step)
-    return RULES[step.name](step) if step.name in RULES else None
+        return _selection_or_sum(step)
+    return FORMS[step.name](step) if step.name in FORMS else None
 
 
-def followed(way: Linear, step: Step, norm: Step) -> Linear | None:
-    """A dense layer or convolution with the batch norm (or added constant) behind it, as one."""
+def absorb_norm(form: LinearForm, step: Step, norm: Step) -> LinearForm | None:
+    """Return one linear form for a layer and what follows it; None if they cannot be one.
+
+    Args:
+        form: The linear form of the layer, or of the layer with what it has absorbed already.
+        step: The layer's step, a dense layer or a convolution.
+        norm: The step that follows, a batch norm or the addition of a constant.
+    """
     if norm.name == "add":
-        return way if len(norm.inputs) == 1 and not norm.args[1] else None
-    scaling, (weight,) = linear(norm), way.coefficients
-    convolves, transposed = step.name == "convolution", step.fixed(6) is True
+        return form if len(norm.inputs) == 1 and not norm.args[1] else None
+    scaling, (weight,) = linear_form(norm), form.coefficients
+    convolves, transposed = step.name == "convolution", step.argument(6) is True
     by_columns = step.name in ("addmm", "mm") and isinstance(step.args[0][-2], Slot)
     if scaling is None or transposed or not (convolves or by_columns):
         return None
     (scale,) = scaling.coefficients
     shape = [-1, *[1] * (weight.ndim - 1)] if convolves else [1, -1]
-    return replace(way, coefficients=((weight * scale.view(shape)).to(weight.dtype),))
+    return replace(form, coefficients=((weight * scale.view(shape)).to(weight.dtype),))
 
 
 def bias(step: Step, values: list[Tensor]) -> Tensor:
-    """The constant of a linear step: what it makes of zeros."""
+    """Return the constant of a linear step: its output where all values that it reads are 0."""
     return step(*(torch.zeros_like(v) for v in values))
 
 
-def _passing(step: Step) -> Linear:
+def _selection_or_sum(step: Step) -> LinearForm:
     """Constants joined to the values (by cat or padding) become 0."""
 
     def call(_, *values: Tensor) -> Tensor:
         if step.name == "constant_pad_nd":
-            return aten.constant_pad_nd(values[0], step.fixed(1))
-        if step.name in ("cat", "stack") and len(step.fixed(0)) > len(values):
+            return aten.constant_pad_nd(values[0], step.argument(1))
+        if step.name in ("cat", "stack") and len(step.argument(0)) > len(values):
             return step(*values) - bias(step, list(values))
         return step(*values)
 
-    return Linear(call)
+    return LinearForm(call)
 
 
-def _convolution(step: Step) -> Linear | None:
+def _convolution(step: Step) -> LinearForm | None:
+    """A convolution of a value with constant weights."""
     options = step.args[0][3:]
-    if not _is_first(step):
+    if not _reads_first_argument_only(step):
         return None
 
     def call(c: list, z: Tensor) -> Tensor:
         return aten.convolution(z, c[0], None, *options)
 
-    def transposed(c: list, z: Tensor, up: Tensor) -> Tensor:
-        wanted = [True, False, False]  # of the gradients of input, weight and bias
-        return aten.convolution_backward(up, z, c[0], None, *options, wanted)[0]
+    def transpose(c: list, z: Tensor, grad_output: Tensor) -> Tensor:
+        output_mask = [True, False, False]  # of the gradients of input, weight and bias
+        return aten.convolution_backward(grad_output, z, c[0], None, *options, output_mask)[0]
 
-    return Linear(call, (step.fixed(1),), mixes=True, transposed=transposed)
+    return LinearForm(call, (step.argument(1),), has_weights=True, transpose_call=transpose)
 
 
-def _product(step: Step) -> Linear | None:
+def _matrix_product(step: Step) -> LinearForm | None:
     """addmm(constant, values, weights), mm and bmm with weights on either side."""
     args, options = step.args
     left, right = args[-2:]
@@ -132,24 +156,25 @@ def _product(step: Step) -> Linear | None:
         return None
     alpha = options.get("alpha", 1)
     if isinstance(left, Slot):
-        return Linear(lambda c, z: z @ c[0], (right * alpha,), mixes=True)
-    return Linear(lambda c, z: c[0] @ z, (left * alpha,), mixes=True)
+        return LinearForm(lambda c, z: z @ c[0], (right * alpha,), has_weights=True)
+    return LinearForm(lambda c, z: c[0] @ z, (left * alpha,), has_weights=True)
 
 
-def _batch_norm(step: Step) -> Linear | None:
+def _batch_norm(step: Step) -> LinearForm | None:
+    """A batch norm in eval mode: its coefficients are one factor for each channel."""
     args = step.args[0]
     weight, mean, var, eps = args[1], args[3], args[4], args[-1]
-    if not _is_first(step) or mean is None or args[5] is True:
+    if not _reads_first_argument_only(step) or mean is None or args[5] is True:
         return None
-    scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+    scale = (var + eps).rsqrt() * (1 if weight is None else weight)  # (C,)
 
     def call(c: tuple, z: Tensor) -> Tensor:
         return z * c[0].view(1, -1, *[1] * (z.ndim - 2)).to(z.dtype)
 
-    return Linear(call, (scale,))
+    return LinearForm(call, (scale,))
 
 
-def _sum(step: Step) -> Linear:
+def _sum(step: Step) -> LinearForm:
     """add, sub and rsub: a + alpha b, where one of the two may be a constant."""
     args, options = step.args
     alpha = options.get("alpha", args[2] if len(args) > 2 else 1)
@@ -162,37 +187,35 @@ def _sum(step: Step) -> Linear:
         out = sum(f * v for f, v in zip(c, values, strict=True))
         return out.expand(torch.broadcast_shapes(out.shape, shape))
 
-    return Linear(call, tuple(map(_number, used)))
+    return LinearForm(call, tuple(map(_scalar, used)))
 
 
-def _scaled(step: Step) -> Linear | None:
+def _scaling(step: Step) -> LinearForm | None:
     """Values times, or divided by, a constant."""
     left, right = step.args[0][0], step.args[0][1] if len(step.args[0]) > 1 else -1
     constant = right if isinstance(left, Slot) else left
     if len(step.inputs) != 1 or step.args[1] or (step.name == "div" and constant is left):
         return None
-    factor = constant if isinstance(constant, Tensor) else _number(constant)
+    factor = constant if isinstance(constant, Tensor) else _scalar(constant)
     factor = factor if factor.is_floating_point() else factor.float()
-    return Linear(lambda c, z: z * c[0], (1 / factor if step.name == "div" else factor,))
+    return LinearForm(lambda c, z: z * c[0], (1 / factor if step.name == "div" else factor,))
 
 
-def _number(value: float) -> Tensor:
+def _scalar(value: float) -> Tensor:
     """A number that keeps its digits and takes the dtype of what it multiplies."""
     return torch.tensor(float(value), dtype=torch.float64)
 
 
-def _is_first(step: Step) -> bool:
+def _reads_first_argument_only(step: Step) -> bool:
+    """Whether the first argument is the only one that is a value; the weights are constants."""
     return len(step.inputs) == 1 and isinstance(step.args[0][0], Slot)
 
 
-RULES: dict[str, Callable[[Step], Linear | None]] = {
+# The linear form of a step by the name of its operation; None for a step that is not linear.
+FORMS: dict[str, Callable[[Step], LinearForm | None]] = {
     "convolution": _convolution,
-    "add": _sum,
-    "sub": _sum,
-    "rsub": _sum,
-    "mul": _scaled,
-    "div": _scaled,
-    "neg": _scaled,
-    **dict.fromkeys(DENSE, _product),
+    **dict.fromkeys(("add", "sub", "rsub"), _sum),
+    **dict.fromkeys(("mul", "div", "neg"), _scaling),
+    **dict.fromkeys(DENSE, _matrix_product),
     **dict.fromkeys(BATCH_NORMS, _batch_norm),
 }

@@ -1,153 +1,187 @@
 """The rules of layer-wise relevance propagation: what a step hands down of its output's relevance.
 
-The formulas are those of `lrp`. A layer a -> z = W a + c takes a batch norm or a constant
-right behind it into its W and c.
+The words: a *step* is one operation of the forward pass, which reads numbered *values* and makes
+one; a *tape* holds the steps and values in order (see `tape.py`). The *linear form* of a step is
+its output as a sum of values times fixed coefficients, without the constant (see
+`linear_steps.py`): `function(change)` computes it with changed coefficients, and `transpose` goes
+from numbers at its output to numbers at its values. A step that is not linear has none.
+
+The formulas are those of `lrp`. A layer a -> z = W a + b is a dense layer or a convolution. It
+takes a batch norm or a constant right behind it into its W and b. Each rule divides the relevance
+of z by a denominator, and each input gets the quotients times its terms in that denominator.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tutorial_lib.rules.linear_steps import (
-    ACTIVATIONS,
-    BATCH_NORMS,
-    SELECTIONS,
-    Linear,
-    bias,
-    followed,
-    linear,
-)
-from tutorial_lib.rules.tape import Step, Tape, gradient, no_rule
+from tutorial_lib.rules import linear_steps
+from tutorial_lib.rules.linear_steps import LinearForm
+from tutorial_lib.rules.tape import Step, Tape, gradient, no_rule_error
 
 
+@dataclass
 class Relevance:
-    """What a step hands down of the relevance of its output, as a rule for `tape.walk_back`."""
+    """What a step hands down of the relevance of its output, as a rule for `tape.walk_back`.
 
-    def __init__(self, tape: Tape, rule: str, epsilon, alpha, beta, gamma, box, biases):
-        self.tape, self.rule, self.epsilon, self.biases = tape, rule, epsilon, biases
-        self.alpha, self.beta, self.gamma, self.box = alpha, beta, gamma, box
-        self.ways = {step.output: linear(step) for step in tape.steps}
-        self.early = self._before_layers()
-        self.layers = self._layers()
-        self.folded = {step.output for _, behind in self.layers.values() for step in behind}
+    Args:
+        tape: The steps and values of one forward pass.
+        rule: "epsilon", "alpha_beta" or "composite".
+        epsilon: Number that keeps denominators from 0.
+        alpha: Weight of the positive terms in "alpha_beta".
+        beta: Weight of the negative terms there.
+        gamma: What terms of the sign of z get on top in "composite"; None for "alpha_beta".
+        input_bounds: (lower, upper) inputs for the z-box rule in "composite"; None for "flat".
+        biases: Whether biases count in the denominators.
+    """
 
-    def __call__(self, step: Step, up: Tensor) -> list[Tensor]:
-        """The relevance of each value that the step reads."""
-        way, values = self.ways[step.output], self.tape.of(step)
-        if step.output in self.folded:  # the layer before it shares out
-            return [up]
-        if step.name in SELECTIONS and way:
-            return way.back(values, up)
-        if way is None and step.name in ACTIVATIONS and len(step.inputs) == 1:
-            return [up]
-        if way is None and "max_pool" in step.name:
-            return gradient(self.tape, step, up)
-        if way is None:
-            raise no_rule("LRP", step)
-        if not way.mixes:
-            return self._epsilon(way, values, step.output, up)
-        return [self._layer(step, values[0], up)]
+    tape: Tape
+    rule: str
+    epsilon: float
+    alpha: float
+    beta: float
+    gamma: float | None
+    input_bounds: tuple[Tensor, Tensor] | None
+    biases: bool
 
-    def _layer(self, step: Step, a: Tensor, up: Tensor) -> Tensor:
-        """A dense layer or convolution: the rule for its kind and place."""
-        way, behind = self.layers[step.output]
+    def __post_init__(self):
+        self.linear_forms = {s.output: linear_steps.linear_form(s) for s in self.tape.steps}
+        self.input_side = self._find_input_side()
+        self.layers = self._find_layers()
+        self.absorbed = {step.output for _, steps in self.layers.values() for step in steps}
+
+    def __call__(self, step: Step, relevance: Tensor) -> list[Tensor]:
+        """Return the relevance of each value that a step reads, given that of its output."""
+        form, values = self.linear_forms[step.output], self.tape.values_read_by(step)
+        if step.output in self.absorbed:  # the layer before it shares out
+            return [relevance]
+        if step.name in linear_steps.SELECTIONS and form:
+            return form.transpose(values, relevance)
+        if form is None and step.name in linear_steps.ACTIVATIONS and len(step.inputs) == 1:
+            return [relevance]
+        if form is None and "max_pool" in step.name:
+            return gradient(self.tape, step, relevance)
+        if form is None:
+            raise no_rule_error("LRP", step)
+        if not form.has_weights:
+            return self._epsilon_rule(form, values, step.output, relevance)
+        return [self._layer_rule(step, values[0], relevance)]
+
+    def _layer_rule(self, step: Step, a: Tensor, relevance: Tensor) -> Tensor:
+        """The relevance of the input a of a layer, by the rule for its kind and depth."""
+        form, absorbed = self.layers[step.output]
         composite, dense = self.rule == "composite", step.name != "convolution"
-        if composite and step.inputs[0] in self.early:
-            return self._box(step, way, a, up) if self.box else self._flat(way, a, up)
+        if composite and step.inputs[0] in self.input_side:
+            if self.input_bounds:
+                return self._box_rule(step, form, a, relevance)
+            return self._flat_rule(form, a, relevance)
         if self.rule == "epsilon" or (composite and dense):
-            return self._epsilon(way, [a], [step, *behind][-1].output, up)[0]
-        constant = self._constant(step, behind)
+            return self._epsilon_rule(form, [a], [step, *absorbed][-1].output, relevance)[0]
+        b = self._bias(step, absorbed)
         if composite and self.gamma is not None:
-            return self._gamma(way, a, constant, up)
-        return self._alpha_beta(way, a, constant, up)
+            return self._gamma_rule(form, a, b, relevance)
+        return self._alpha_beta_rule(form, a, b, relevance)
 
-    def _layers(self) -> dict[int, tuple[Linear, list[Step]]]:
-        """Every dense layer or convolution with the batch norms and constants right behind it."""
+    def _find_layers(self) -> dict[int, tuple[LinearForm, list[Step]]]:
+        """Every layer's linear form and the batch norms and constants that it has absorbed.
+
+        The key is the number of the value that the layer itself makes.
+        """
         readers: dict[int, list[Step]] = {}
         for step in self.tape.steps:
             for i in step.inputs:
                 readers.setdefault(i, []).append(step)
         layers, values = {}, self.tape.values
         for step in self.tape.steps:
-            way, behind, last = self.ways[step.output], [], step.output
-            while way and way.mixes and len(readers.get(last, [])) == 1:
+            form, absorbed, last = self.linear_forms[step.output], [], step.output
+            while form and form.has_weights and len(readers.get(last, [])) == 1:
                 (norm,) = readers[last]
-                both = followed(way, step, norm) if norm.name in BATCH_NORMS | {"add"} else None
+                absorbs = norm.name in linear_steps.BATCH_NORMS | {"add"}
+                both = linear_steps.absorb_norm(form, step, norm) if absorbs else None
                 if both is None or values[norm.output].shape != values[last].shape:
                     break
-                way, last = both, norm.output
-                behind.append(norm)
-            if way and way.mixes:
-                layers[step.output] = way, behind
+                form, last = both, norm.output
+                absorbed.append(norm)
+            if form and form.has_weights:
+                layers[step.output] = form, absorbed
         return layers
 
-    def _constant(self, step: Step, behind: list[Step]) -> Tensor:
-        """What a layer makes of zeros; 0 if biases play no part."""
-        constant = bias(step, self.tape.of(step))
-        for norm in behind:
+    def _bias(self, step: Step, absorbed: list[Step]) -> Tensor:
+        """The output of a layer, with the steps that it has absorbed, at 0; 0 without biases."""
+        constant = linear_steps.bias(step, self.tape.values_read_by(step))
+        for norm in absorbed:
             constant = norm(constant)
         return constant if self.biases else torch.zeros_like(constant)
 
-    def _share(self, up: Tensor, whole: Tensor) -> Tensor:
-        """up / whole, with epsilon away from 0."""
-        return up / (whole + torch.full_like(whole, self.epsilon).copysign(whole))
+    def _divide(self, relevance: Tensor, z: Tensor) -> Tensor:
+        """relevance / z, with the denominator z moved away from 0 by epsilon."""
+        return relevance / (z + torch.full_like(z, self.epsilon).copysign(z))
 
-    def _epsilon(self, way: Linear, values: list[Tensor], z: int, up: Tensor) -> list[Tensor]:
-        share = self._share(up, self.tape.values[z] if self.biases else way.part()(*values))
-        return [v * s for v, s in zip(values, way.back(values, share), strict=True)]
+    def _epsilon_rule(self, form: LinearForm, values: list, output: int, relevance: Tensor) -> list:
+        """Share out by c / z, with z the value of that number, or the sum of c without biases."""
+        z = self.tape.values[output] if self.biases else form.function()(*values)
+        quotients = form.transpose(values, self._divide(relevance, z))
+        return [v * q for v, q in zip(values, quotients, strict=True)]
 
-    def _alpha_beta(self, way: Linear, a: Tensor, constant: Tensor, up: Tensor) -> Tensor:
+    def _alpha_beta_rule(self, form: LinearForm, a: Tensor, b: Tensor, relevance: Tensor) -> Tensor:
+        """Share out alpha of the relevance by the positive terms, and -beta by the negative."""
         result = torch.zeros_like(a)
         for factor, sign in ((self.alpha, 1), (-self.beta, -1)):
             if factor:  # the terms of one sign: a+ and a- with the weights that give it
-                terms = ((a.clamp(min=0), _signed(sign)), (a.clamp(max=0), _signed(-sign)))
-                whole = sum(way.part(change)(v) for v, change in terms)
-                share = self._share(up, whole + _signed(sign)(constant))
-                result += factor * sum(v * way.back([v], share, change)[0] for v, change in terms)
+                terms = ((a.clamp(min=0), _of_sign(sign)), (a.clamp(max=0), _of_sign(-sign)))
+                total = sum(form.function(keep)(v) for v, keep in terms)
+                share = self._divide(relevance, total + _of_sign(sign)(b))
+                result += factor * sum(v * form.transpose([v], share, keep)[0] for v, keep in terms)
         return result
 
-    def _gamma(self, way: Linear, a: Tensor, constant: Tensor, up: Tensor) -> Tensor:
+    def _gamma_rule(self, form: LinearForm, a: Tensor, b: Tensor, relevance: Tensor) -> Tensor:
+        """Share out by the terms c, where gamma times those with the sign of z come on top."""
         size = a.abs()
-        sums, sizes = way.part()(a), way.part(torch.abs)(size)
-        z = sums + constant
+        sums, sizes = form.function()(a), form.function(torch.abs)(size)  # of c and of |c|
+        z = sums + b
         result = torch.zeros_like(a)
         for sign in (1, -1):  # of z; the terms of that sign sum to (sums + sign * sizes) / 2
-            whole = z + self.gamma * ((sums + sign * sizes) / 2 + _signed(sign)(constant))
-            share = self._share(up, whole) * (sign * z > 0)
-            plain, spread = way.back([a], share)[0], way.back([a], share, torch.abs)[0]
-            result += a * plain + self.gamma * (a * plain + sign * size * spread) / 2
+            total = z + self.gamma * ((sums + sign * sizes) / 2 + _of_sign(sign)(b))
+            share = self._divide(relevance, total) * (sign * z > 0)
+            plain = a * form.transpose([a], share)[0]
+            absolute = size * form.transpose([a], share, torch.abs)[0]
+            result += plain + self.gamma * (plain + sign * absolute) / 2
         return result
 
-    def _box(self, step: Step, way: Linear, a: Tensor, up: Tensor) -> Tensor:
-        ends = [self._replayed(step.inputs[0], side) for side in self.box]
+    def _box_rule(self, step: Step, form: LinearForm, a: Tensor, relevance: Tensor) -> Tensor:
+        """Share out by the terms of W a less their least possible sum, for inputs in the bounds."""
+        ends = [self._recompute(step.inputs[0], bound) for bound in self.input_bounds]
         low, high = torch.minimum(*ends), torch.maximum(*ends)
-        terms = ((1, a, None), (-1, low, _signed(1)), (-1, high, _signed(-1)))
-        share = self._share(up, sum(sign * way.part(change)(v) for sign, v, change in terms))
-        return sum(sign * v * way.back([v], share, change)[0] for sign, v, change in terms)
+        # A sign, a value, and the coefficients that it keeps:
+        terms = ((1, a, None), (-1, low, _of_sign(1)), (-1, high, _of_sign(-1)))
+        share = self._divide(relevance, sum(s * form.function(keep)(v) for s, v, keep in terms))
+        return sum(s * v * form.transpose([v], share, keep)[0] for s, v, keep in terms)
 
-    def _flat(self, way: Linear, a: Tensor, up: Tensor) -> Tensor:
-        whole = way.part(torch.ones_like)(torch.ones_like(a))
-        return way.back([a], self._share(up, whole), torch.ones_like)[0]
+    def _flat_rule(self, form: LinearForm, a: Tensor, relevance: Tensor) -> Tensor:
+        """Share out equally among all inputs of a unit."""
+        count = form.function(torch.ones_like)(torch.ones_like(a))
+        return form.transpose([a], self._divide(relevance, count), torch.ones_like)[0]
 
-    def _before_layers(self) -> set[int]:
-        """The values that are made of the input without a dense layer or convolution."""
-        early = {0}
+    def _find_input_side(self) -> set[int]:
+        """Numbers of the values that are made of the input without a dense layer or convolution."""
+        input_side = {0}
         for step in self.tape.steps:
-            way = self.ways[step.output]
-            if way and not way.mixes and early.issuperset(step.inputs):
-                early.add(step.output)
-        return early
+            form = self.linear_forms[step.output]
+            if form and not form.has_weights and input_side.issuperset(step.inputs):
+                input_side.add(step.output)
+        return input_side
 
-    def _replayed(self, wanted: int, x: Tensor) -> Tensor:
-        """One of those values for another input."""
+    def _recompute(self, number: int, x: Tensor) -> Tensor:
+        """One value of the input side, by its number, for another input x."""
         values = {0: x.expand_as(self.tape.values[0])}
         for step in self.tape.steps:
-            if step.output in self.early:
+            if step.output in self.input_side:
                 values[step.output] = step(*(values[i] for i in step.inputs))
-        return values[wanted]
+        return values[number]
 
 
-def _signed(sign: int) -> Callable[[Tensor], Tensor]:
-    """What keeps the positive part of a tensor, or the negative one."""
+def _of_sign(sign: int) -> Callable[[Tensor], Tensor]:
+    """A function that keeps the positive entries of a tensor, or the negative ones."""
     return lambda v: v.clamp(min=0) if sign > 0 else v.clamp(max=0)

@@ -3,6 +3,10 @@
 PyTorch reports the operations of a forward pass under one basic name each: `F.relu`, `x.relu()` and
 `nn.ReLU(inplace=True)` are all "relu", whoever calls them and however often. The model itself is
 never touched.
+
+A *value* is a tensor that depends on the input; values are numbered, the input is 0. A *step* is
+one operation that reads values and makes one. A *tape* holds all steps and values. Among the stored
+arguments of a step a `Slot` stands for each value that it reads (see `tape.py`).
 """
 
 import contextlib
@@ -17,33 +21,53 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutorial_lib import checks
-from tutorial_lib.rules.tape import RECURRENT, Slot, Step, Tape, leaves, mapped
+from tutorial_lib.rules.tape import RECURRENT, Slot, Step, Tape, tree_leaves, tree_map
 
 aten = torch.ops.aten
-HIDDEN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, checks.__file__))
-_SWITCH = threading.RLock()  # the fast path of attention is switched for the process
-NO_VALUES = {"_local_scalar_dense", "is_nonzero"}  # what comes out is a number for Python
+# Code in these folders is PyTorch's or ours, and not the model's.
+LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, checks.__file__))
+_FASTPATH_LOCK = threading.RLock()  # the fast path of attention is switched for the process
+PYTHON_NUMBERS = {"_local_scalar_dense", "is_nonzero"}  # they return a Python number, no tensor
 
 
 def record(model: Callable, x: Tensor, target: Tensor) -> Tape:
-    """Run the model on x (N, ...) and keep every step that the scores (N, C) depend on.
+    """Run the model on x and keep every operation that the scores depend on, as steps of a tape.
 
-    Memory: all activations of the forward pass. Raises ValueError or TypeError as `checks.scores`
-    does and if the output does not depend on the input, NotImplementedError for an operation in
-    place whose effect cannot be followed.
+    The memory that it takes is that of all activations of the forward pass.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C).
+        x: (N, ...) floating-point inputs.
+        target: LongTensor with class indices below C.
+
+    Returns:
+        The tape. Value 0 is a copy of x, and `tape.values[tape.output]` is the scores.
+
+    Raises:
+        ValueError, TypeError: The model returns no scores (N, C), they have no column for a target,
+            or they do not depend on x.
+        NotImplementedError: An operation writes in place, and its effect cannot be followed.
+
+    Example:
+        >>> from tutorial_lib.rules.recorder import record
+        >>> tape = record(lambda x: x.relu() * 2, torch.tensor([[1.0, -1.0]]), torch.tensor([0]))
+        >>> [step.name for step in tape.steps]
+        ['relu', 'mul']
+        >>> tape.values[tape.output]
+        tensor([[2., 0.]])
     """
     names = {}
     if isinstance(model, nn.Module):
         names = {m: name or type(m).__name__ for name, m in model.named_modules()}
     recorder = _Recorder(names)
-    with torch.no_grad(), _attention_in_steps(), _watching(names, recorder.running):
+    with torch.no_grad(), _no_attention_fastpath(), _track_modules(names, recorder.running):
         x = x.detach().clone()  # the model may write into it
         recorder.track(x)
         with recorder:
             scores = model(x)
         checks.scores(scores, x, target)
-        recorder.check_fresh("returning", scores)
-    number = recorder.number.get(id(scores))
+        recorder.check_not_overwritten("returning", scores)
+    number = recorder.numbers.get(id(scores))
     if number is None:
         raise ValueError(
             "model: its output does not depend on its input by PyTorch operations (is there a "
@@ -53,7 +77,7 @@ def record(model: Callable, x: Tensor, target: Tensor) -> Tape:
 
 
 class _Recorder(TorchDispatchMode):
-    """Sees every basic operation while the model runs, and writes down those on values."""
+    """Inside, PyTorch reports every basic operation; those that read values become steps."""
 
     def __init__(self, names: dict[nn.Module, str]):
         super().__init__()
@@ -61,118 +85,121 @@ class _Recorder(TorchDispatchMode):
         self.running: list[nn.Module] = []
         self.steps: list[Step] = []
         self.values: dict[int, Tensor] = {}
-        self.number: dict[int, int] = {}  # id of a live tensor -> number of its value
-        self.alive: list[Tensor] = []  # so that no id or memory is used again
-        self.constants: set[int] = set()  # memory of tensors that steps read as constants
-        self.writes: dict[int, int] = {}  # memory -> how often values were written into it
-        self.seen: dict[int, tuple] = {}  # number of a value -> its memory, and writes, when made
+        self.numbers: dict[int, int] = {}  # id of a live tensor -> number of its value
+        self.kept_alive: list[Tensor] = []  # so that no id or memory is used again
+        self.constant_memory: set[int] = set()  # of tensors that steps read as constants
+        self.write_counts: dict[int, int] = {}  # memory -> how often values were written into it
+        self.origins: dict[int, tuple] = {}  # number -> memory and its write count, when made
 
     def track(self, tensor: Tensor) -> int:
-        """Give a tensor the next number."""
-        number = len(self.seen)
+        """Make a tensor a value: give it the next number."""
+        number = len(self.origins)
         self.values[number] = tensor
-        self.number[id(tensor)] = number
-        self.seen[number] = _memory(tensor), self.writes.get(_memory(tensor), 0)
-        self.alive.append(tensor)
+        self.numbers[id(tensor)] = number
+        self.origins[number] = _memory(tensor), self.write_counts.get(_memory(tensor), 0)
+        self.kept_alive.append(tensor)
         return number
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        """Run one basic operation for PyTorch; add a step if it reads values."""
         kwargs = kwargs or {}
         if op is aten._convolution.default:  # as traced modules call it, with cuDNN's settings
             op, args = aten.convolution.default, args[:9]
-        tensors = [a for a in leaves((args, kwargs)) if isinstance(a, Tensor)]
+        tensors = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
         name = op._schema.name.split("::")[1]
         for tensor in tensors:
-            self.check_fresh(name, tensor)
+            self.check_not_overwritten(name, tensor)
         written = [*args[:1], kwargs.get("out")] if op._schema.is_mutable else []
-        if any(isinstance(t, Tensor) and _memory(t) in self.constants for t in written):
-            raise self._unfollowed(name)
-        shape_only = name.endswith("_like") or name.startswith("new_") or name in NO_VALUES
-        if shape_only or not any(id(t) in self.number for t in tensors):
+        if any(isinstance(t, Tensor) and _memory(t) in self.constant_memory for t in written):
+            raise self._in_place_error(name)
+        no_value = name.endswith("_like") or name.startswith("new_") or name in PYTHON_NUMBERS
+        if no_value or not any(id(t) in self.numbers for t in tensors):
             return op(*args, **kwargs)
         if name == "as_strided_":  # only a note on memory layout where no value changes
             before = args[0].clone()
             if torch.equal(op(*args, **kwargs), before):
                 return args[0]
         if op._schema.is_mutable:
-            return self._write(op, name, args, kwargs)
+            return self._run_out_of_place(op, name, args, kwargs)
         out = op(*args, **kwargs)
-        self._note(op, name, args, kwargs, out)
+        self._add_steps(op, name, args, kwargs, out)
         return out
 
-    def _note(self, op, name: str, args: tuple, kwargs: dict, out: object) -> None:
-        """A step for each tensor that the operation made."""
+    def _add_steps(self, op, name: str, args: tuple, kwargs: dict, out: object) -> None:
+        """Add a step to the tape for each tensor that an operation returned."""
         inputs: list[int] = []
-        slotted = _slotted((args, kwargs), self.number, inputs)
-        running, module, where = tuple(self.running), self._module(), self._where()
-        parts = [(None, out)] if isinstance(out, Tensor) else list(enumerate(out))
-        for part, made in parts:
-            if isinstance(made, Tensor) and id(made) not in self.number:
+        slotted = _insert_slots((args, kwargs), self.numbers, inputs)
+        modules, module, location = tuple(self.running), self._module_name(), self._location()
+        outputs = [(None, out)] if isinstance(out, Tensor) else list(enumerate(out))
+        for i, made in outputs:
+            if isinstance(made, Tensor) and id(made) not in self.numbers:
                 number = self.track(made)
-                step = Step(name, op, slotted, tuple(inputs), number, part, running, module, where)
+                step = Step(name, op, slotted, tuple(inputs), number, i, modules, module, location)
                 self.steps.append(step)
-                self.constants.update(map(_memory, step.constants()))
+                self.constant_memory.update(map(_memory, step.constants()))
 
-    def _write(self, op, name: str, args: tuple, kwargs: dict) -> Tensor:
-        """An operation in place: its value is new, made by the same operation out of place."""
-        target, plain = args[0], getattr(torch.ops.aten, name[:-1], None)
-        if not name.endswith("_") or not isinstance(target, Tensor) or plain is None:
+    def _run_out_of_place(self, op, name: str, args: tuple, kwargs: dict) -> Tensor:
+        """Run an operation in place, such as relu_, as relu, so that the old value is kept."""
+        written, out_of_place = args[0], getattr(torch.ops.aten, name[:-1], None)
+        if not name.endswith("_") or not isinstance(written, Tensor) or out_of_place is None:
             raise NotImplementedError(
-                f"model: {name} at {self._where()} writes in place, and no rule follows that"
+                f"model: {name} at {self._location()} writes in place, and no rule follows that"
             )
-        out = plain(*args, **kwargs)
-        before, old = target.detach(), self.number.pop(id(target), None)
-        if old is not None:
-            self.values[old], self.number[id(before)] = before, old
-        self._note(plain, name[:-1], (before, *args[1:]), kwargs, out)
-        if _memory(out) != _memory(target):  # else only its shape is another
-            self.writes[_memory(target)] = self.writes.get(_memory(target), 0) + 1
-        self.alive.append(before)
-        target.set_(out.to(target.dtype))  # the old memory keeps the value before
-        self.number[id(target)] = self.number.pop(id(out))
-        return target
+        out = out_of_place(*args, **kwargs)
+        before, number = written.detach(), self.numbers.pop(id(written), None)
+        if number is not None:
+            self.values[number], self.numbers[id(before)] = before, number
+        self._add_steps(out_of_place, name[:-1], (before, *args[1:]), kwargs, out)
+        if _memory(out) != _memory(written):  # else only its shape is another
+            self.write_counts[_memory(written)] = self.write_counts.get(_memory(written), 0) + 1
+        self.kept_alive.append(before)
+        written.set_(out.to(written.dtype))  # the old memory keeps the value before
+        self.numbers[id(written)] = self.numbers.pop(id(out))
+        return written
 
-    def check_fresh(self, name: str, tensor: Tensor) -> None:
-        """Refuse a tensor whose memory was written through another name."""
+    def check_not_overwritten(self, name: str, tensor: Tensor) -> None:
+        """Refuse a tensor whose memory was written through another tensor since it was made."""
         memory = _memory(tensor)
-        made = self.seen.get(self.number.get(id(tensor)), (memory, 0))
-        if made != (memory, self.writes.get(memory, 0)):
-            raise self._unfollowed(name)
+        origin = self.origins.get(self.numbers.get(id(tensor)), (memory, 0))
+        if origin != (memory, self.write_counts.get(memory, 0)):
+            raise self._in_place_error(name)
 
-    def _unfollowed(self, name: str) -> NotImplementedError:
+    def _in_place_error(self, name: str) -> NotImplementedError:
+        """Return the error for an operation that reads or writes memory shared by tensors."""
         if any(isinstance(module, nn.RNNBase) for module in self.running):
             return NotImplementedError(
-                f"model: {name} at {self._where()} is a step inside a recurrent layer of "
+                f"model: {name} at {self._location()} is a step inside a recurrent layer of "
                 f"PyTorch, which writes in place. {RECURRENT}"
             )
         return NotImplementedError(
-            f"model: {name} at {self._where()} meets memory that an operation in place writes "
+            f"model: {name} at {self._location()} meets memory that an operation in place writes "
             "through another name (a view, .data, or a constant that was read before); no rule "
             "follows that. Write the model with a copy, for example x.clone(), or torch.cat"
         )
 
-    def _where(self) -> str:
-        """The running module and the line of the model's own code."""
+    def _location(self) -> str:
+        """Return the running module's name and the line of the model's own code."""
         frame = sys._getframe(1)
-        while frame and frame.f_code.co_filename.startswith(HIDDEN):
+        while frame and frame.f_code.co_filename.startswith(LIBRARIES):
             frame = frame.f_back
         line = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else "?"
-        return f"{self._module()} ({line})" if self._module() else line
+        return f"{self._module_name()} ({line})" if self._module_name() else line
 
-    def _module(self) -> str:
+    def _module_name(self) -> str:
+        """Return the name of the innermost running module; "" outside of all modules."""
         return next((self.names[m] for m in reversed(self.running) if m in self.names), "")
 
 
 @contextlib.contextmanager
-def _watching(modules: dict[nn.Module, str], running: list[nn.Module]) -> Iterator[None]:
+def _track_modules(modules: dict[nn.Module, str], running: list[nn.Module]) -> Iterator[None]:
     """Inside, `running` is the stack of the model's modules that run, in this thread."""
     thread = threading.get_ident()
 
-    def begins(module: nn.Module, _: object) -> None:
+    def push(module: nn.Module, _: object) -> None:
         if threading.get_ident() == thread:
             running.append(module)
 
-    def ends(module: nn.Module, inputs: object, output: object) -> None:
+    def pop(module: nn.Module, inputs: object, output: object) -> None:
         if threading.get_ident() == thread:
             running.pop()
 
@@ -181,8 +208,8 @@ def _watching(modules: dict[nn.Module, str], running: list[nn.Module]) -> Iterat
         with checks.MODEL_LOCK:
             for module in modules:
                 if not isinstance(module, torch.jit.ScriptModule):  # its parts call no hooks
-                    handles.append(module.register_forward_pre_hook(begins))
-                    handles.append(module.register_forward_hook(ends, always_call=True))
+                    handles.append(module.register_forward_pre_hook(push))
+                    handles.append(module.register_forward_hook(pop, always_call=True))
         yield
     finally:
         with checks.MODEL_LOCK:
@@ -191,9 +218,9 @@ def _watching(modules: dict[nn.Module, str], running: list[nn.Module]) -> Iterat
 
 
 @contextlib.contextmanager
-def _attention_in_steps() -> Iterator[None]:
+def _no_attention_fastpath() -> Iterator[None]:
     """Inside, attention takes no fast path: that is one operation, which has no derivative."""
-    with _SWITCH:
+    with _FASTPATH_LOCK:
         before = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
@@ -203,14 +230,17 @@ def _attention_in_steps() -> Iterator[None]:
 
 
 def _memory(tensor: Tensor) -> int:
+    """Return a number that two tensors share exactly if they share memory."""
     return tensor.untyped_storage()._cdata
 
 
-def _slotted(tree: object, number: dict[int, int], inputs: list[int]) -> object:
+def _insert_slots(tree: object, numbers: dict[int, int], inputs: list[int]) -> object:
+    """Return arguments with a slot for each value, and append the values' numbers to `inputs`."""
+
     def change(leaf: object) -> object:
-        if not isinstance(leaf, Tensor) or id(leaf) not in number:
+        if not isinstance(leaf, Tensor) or id(leaf) not in numbers:
             return leaf
-        inputs.append(number[id(leaf)])
+        inputs.append(numbers[id(leaf)])
         return Slot(len(inputs) - 1)
 
-    return mapped(tree, change)
+    return tree_map(tree, change)

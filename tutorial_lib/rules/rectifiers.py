@@ -1,7 +1,8 @@
 """Rectifiers with another backward rule: guided backpropagation and DeconvNet.
 
-Each walks back over the tape of one forward pass (see `tape.py`) with another rule in the place of
-some gradients. Functions, arguments and errors as in `averaging/methods.py`.
+Each records one forward pass on a tape: a list of steps, one for each operation, with the values
+that they read and make (see `tape.py`). It then walks back from the score to the input as
+backpropagation does, with another rule in place of the gradient at rectifiers.
 """
 
 import warnings
@@ -13,11 +14,11 @@ from torch import Tensor
 from tutorial_lib.averaging import probes
 from tutorial_lib.averaging.engine import average
 from tutorial_lib.rules.recorder import record
-from tutorial_lib.rules.tape import Step, Tape, gradient, one_hot, reaching_input
+from tutorial_lib.rules.tape import Step, Tape, gradient, one_hot, walk_to_input
 
 # Their derivative is 0 wherever there is one. What a straight-through function puts in its place
 # is known to PyTorch's autograd alone, and not to a tape of operations.
-STAIRS = {"ceil", "floor", "round", "sgn", "sign", "trunc", "heaviside", "floor_divide"}
+PIECEWISE_CONSTANT = {"ceil", "floor", "round", "sgn", "sign", "trunc", "heaviside", "floor_divide"}
 
 
 def guided_backprop(
@@ -29,16 +30,43 @@ def guided_backprop(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """The gradient with, at each ReLU on the way back, only what is positive: signed.
+    """Compute the gradient, but let only what is positive back through each ReLU.
 
-    Backward through y = relu(z): up * [up > 0] * [z > 0]   (Springenberg et al., 2015, Sec. 3.4).
-    A rectifier cut off above, such as ReLU6, is treated alike: [up > 0] times its own derivative.
-    All other operations keep their gradient.
-    Units: score per unit of input, though it is no derivative of the score.
+        backward through y = relu(z):   grad_z = grad_y * [grad_y > 0] * [z > 0]
 
-    >>> tl.guided_backprop(model, x, 285)
+    Springenberg et al. (2015), Sec. 3.4. A rectifier that is cut off above, such as ReLU6, is
+    treated alike: [grad_y > 0] times its own derivative. All other operations keep their gradient.
+    The map is signed. It is no derivative of the score. For a model without rectifiers it is the
+    plain gradient, and a UserWarning says so.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        batch_size: Number of inputs in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: It changes nothing, as no noise is drawn; every method takes it.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (B, ...) attributions in units of the score per unit of input.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            the result is not finite.
+        NotImplementedError: An operation has no gradient, is piecewise constant (such as rounding),
+            or writes in place in a way that cannot be followed; the message names it and says
+            where it is.
+
+    Example:
+        >>> f = lambda x: torch.relu(x[:, :1]) - torch.relu(x[:, 1:])
+        >>> tl.gradient(f, torch.tensor([[3.0, 1.0]]), 0)
+        tensor([[ 1., -1.]])
+        >>> tl.guided_backprop(f, torch.tensor([[3.0, 1.0]]), 0)
+        tensor([[1., 0.]])
     """
-    return _walked(_guided, model, x, target, batch_size, seed, progress)
+    return _attribution(_guided_rule, model, x, target, batch_size, seed, progress)
 
 
 def deconvnet(
@@ -50,32 +78,60 @@ def deconvnet(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """The gradient with each ReLU applied to what comes back instead of to what went in: signed.
+    """Compute the gradient, but apply each ReLU to what comes back instead of to what went in.
 
-    Backward through y = relu(z): up * [up > 0], whatever z was; max pooling hands back to the place
-    of its maximum (Zeiler and Fergus, 2014, Sec. 2.1). Rectifiers that are cut off above, such as
-    ReLU6, are treated alike; all other operations keep their gradient.
+        backward through y = relu(z):   grad_z = grad_y * [grad_y > 0], whatever z was
 
-    >>> tl.deconvnet(model, x, 285)
+    Zeiler and Fergus (2014), Sec. 2.1. Max pooling hands back to the place of its maximum.
+    Rectifiers that are cut off above, such as ReLU6, are treated alike. All other operations keep
+    their gradient. The map is signed. For a model without rectifiers it is the plain gradient, and
+    a UserWarning says so.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        batch_size: Number of inputs in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: It changes nothing, as no noise is drawn; every method takes it.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (B, ...) attributions in units of the score per unit of input.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, the rows of the model are not independent, or
+            the result is not finite.
+        NotImplementedError: An operation has no gradient, is piecewise constant (such as rounding),
+            or writes in place in a way that cannot be followed; the message names it and says
+            where it is.
+
+    Example:
+        >>> f = lambda x: torch.relu(x[:, :1]) - torch.relu(x[:, 1:])
+        >>> tl.gradient(f, torch.tensor([[-3.0, 1.0]]), 0)
+        tensor([[ 0., -1.]])
+        >>> tl.deconvnet(f, torch.tensor([[-3.0, 1.0]]), 0)
+        tensor([[1., 0.]])
     """
-    return _walked(_deconvolved, model, x, target, batch_size, seed, progress)
+    return _attribution(_deconvnet_rule, model, x, target, batch_size, seed, progress)
 
 
-def _walked(rule: Callable, model, x, target, batch_size, seed, progress) -> Tensor:
-    """The map of a rule (tape, step, grad_output) that changes gradients at rectifiers."""
-    name = "guided_backprop" if rule is _guided else "deconvnet"
+def _attribution(rule: Callable, model, x, target, batch_size, seed, progress) -> Tensor:
+    """Return the map (B, ...) of a backward rule, a function (tape, step, grad_output)."""
+    name = "guided_backprop" if rule is _guided_rule else "deconvnet"
     rectifiers = 0
 
     def walk(network: Callable, points: Tensor, target: Tensor) -> Tensor:
         nonlocal rectifiers
         tape = record(network, points, target)
-        rectifiers += sum(map(_rectifies, tape.steps))
-        if stairs := next((step for step in tape.steps if step.name in STAIRS), None):
+        rectifiers += sum(map(_is_rectifier, tape.steps))
+        if flat := next((step for step in tape.steps if step.name in PIECEWISE_CONSTANT), None):
             raise NotImplementedError(
-                f"model: {stairs.name} at {stairs.where} has the derivative 0, so {name} would be "
+                f"model: {flat.name} at {flat.location} has the derivative 0, so {name} would be "
                 "0. A straight-through function's own backward pass is used by tl.gradient"
             )
-        return reaching_input(tape, partial(rule, tape), one_hot(target, tape.values[tape.output]))
+        return walk_to_input(tape, partial(rule, tape), one_hot(target, tape.values[tape.output]))
 
     probe_function = partial(probes.point, seed=seed)
     options = dict(batch_size=batch_size, progress=progress, gradient_of=walk)
@@ -90,19 +146,21 @@ def _walked(rule: Callable, model, x, target, batch_size, seed, progress) -> Ten
     return attribution
 
 
-def _guided(tape: Tape, step: Step, up: Tensor) -> list[Tensor]:
-    return gradient(tape, step, up.clamp(min=0) if _rectifies(step) else up)
+def _guided_rule(tape: Tape, step: Step, grad_output: Tensor) -> list[Tensor]:
+    """Return the gradient at each value that a step reads, of what is positive at a rectifier."""
+    return gradient(tape, step, grad_output.clamp(min=0) if _is_rectifier(step) else grad_output)
 
 
-def _deconvolved(tape: Tape, step: Step, up: Tensor) -> list[Tensor]:
-    return [up.clamp(min=0)] if _rectifies(step) else gradient(tape, step, up)
+def _deconvnet_rule(tape: Tape, step: Step, grad_output: Tensor) -> list[Tensor]:
+    """Return the gradient at each value that a step reads; at a rectifier what is positive."""
+    return [grad_output.clamp(min=0)] if _is_rectifier(step) else gradient(tape, step, grad_output)
 
 
-def _rectifies(step: Step) -> bool:
-    """Whether a step is max(0, z), or that with an upper limit."""
+def _is_rectifier(step: Step) -> bool:
+    """Return whether a step is the operation max(0, z), or that with an upper limit."""
     if step.name == "maximum":
         return len(step.inputs) == 1 and not step.constants()[0].any()
-    limits = [step.fixed(1), *([step.fixed(2)] if step.name == "threshold" else [])]
+    limits = [step.argument(1), *([step.argument(2)] if step.name == "threshold" else [])]
     clamps = ("hardtanh", "clamp", "clamp_min", "threshold")
     numbers = all(isinstance(v, int | float) and v == 0 for v in limits)
     return step.name == "relu" or (step.name in clamps and numbers)

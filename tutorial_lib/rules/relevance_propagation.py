@@ -1,8 +1,8 @@
-"""Layer-wise relevance propagation: the public function; the rules' formulas are in `lrp_rules.py`.
+"""Layer-wise relevance propagation: the public function; its rules are in `lrp_rules.py`.
 
-It walks back over the tape of one forward pass (see `tape.py`). Arguments and errors as in
-`averaging/methods.py`; beside these, an operation without a rule is a NotImplementedError that
-names it and says where it is.
+It records one forward pass on a tape: a list of steps, one for each operation, with the values that
+they read and make (see `tape.py`). It then walks back from the score to the input, and at each step
+the relevance of the output is shared out among the values that the step reads.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tutorial_lib.averaging import probes
 from tutorial_lib.averaging.engine import average
 from tutorial_lib.rules.lrp_rules import Relevance
 from tutorial_lib.rules.recorder import record
-from tutorial_lib.rules.tape import one_hot, reaching_input
+from tutorial_lib.rules.tape import one_hot, walk_to_input
 
 LRP_RULES = ("epsilon", "alpha_beta", "composite")
 
@@ -36,26 +36,67 @@ def lrp(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Layer-wise relevance propagation: the score, shared out layer by layer.
+    """Share out the score layer by layer, back to the input: layer-wise relevance propagation.
 
-    A dense layer or convolution z_k = sum_j c_jk + b_k, c_jk = a_j w_jk, hands down
-    R_j = sum_k q_jk R_k  (Bach et al., 2015; Montavon et al., 2019), with c+ and c- the positive
-    and negative terms, b+ and b- likewise:
-    "epsilon":     q = c / (z + epsilon sign z)                           (Bach, Eq. 58)
-    "alpha_beta":  q = alpha c+ / (sum c+ + b+) - beta c- / (sum c- + b-)   (Bach, Eq. 60)
-    "composite":   epsilon in dense layers; alpha_beta in convolutions, or, where gamma is given,
-        q = (c + gamma c+) / (z + gamma (sum c+ + b+)) for z > 0, with c-, b- for z < 0; and at the
-        input the z-box rule, with bounds (Montavon et al., 2017), or an equal share to all
-        inputs of a unit ("flat") without.
-    Denominators get epsilon times their sign. Activations hand down what they get, max pooling to
-    its maximum, and sums, means and scalings by the share of each term in the result. Relevance
-    starts as the score (the logit, if the last operation is softmax or sigmoid). Biases keep their
-    share, so the map sums to the score only without biases (and, where beta > 0, only if every
-    unit has terms of both signs); biases=False leaves them out of all denominators. A batch norm or
-    an added constant right behind a layer counts as part of it. alpha - beta must be 1. Units:
-    score. Memory: all activations of batch_size pictures.
+    A dense layer or convolution adds up terms and a bias, and hands down the relevance R_k of each
+    output z_k by shares q_jk:
 
-    >>> tl.lrp(model, x, 285, rule="composite", bounds=model.bounds)
+        z_k = sum_j c_jk + b_k,    c_jk = a_j w_jk,    R_j = sum_k q_jk R_k
+
+    Bach et al. (2015); Montavon et al. (2019). The rule gives the shares. With c+ and c- the
+    positive and negative terms, and b+ and b- likewise:
+
+        epsilon      q = c / (z + epsilon sign z)                               Bach, Eq. 58
+        alpha_beta   q = alpha c+ / (sum c+ + b+) - beta c- / (sum c- + b-)     Bach, Eq. 60
+        composite    epsilon in dense layers, alpha_beta in convolutions, or with gamma there
+                     q = (c + gamma c+) / (z + gamma (sum c+ + b+))   for z > 0,
+                     with c- and b- in place of c+ and b+             for z < 0
+
+    In the layer at the input, "composite" has a rule of its own: with `bounds` the z-box rule
+    (Montavon et al., 2017), without them an equal share to all inputs of a unit ("flat").
+    Denominators get epsilon times their sign. Activations hand down what they get, max pooling
+    hands down to its maximum, and sums, means and scalings by the share of each term in the result.
+    A batch norm or an added constant right behind a layer counts as part of it.
+
+    Relevance starts as the score, which is the logit if the last operation is softmax or sigmoid.
+    Biases keep their share, so the map sums to the score only without biases, and where beta > 0
+    only if every unit has terms of both signs. Memory: all activations of batch_size pictures.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
+        x: (B, ...) finite floating-point inputs.
+        target: Class index, or LongTensor (B,) with one for each input.
+        rule: "epsilon", "alpha_beta" or "composite".
+        epsilon: Number above 0 that keeps denominators from 0.
+        alpha: Weight of the positive terms; alpha - beta must be 1.
+        beta: Weight of the negative terms.
+        gamma: How much more the terms with the sign of z count in convolutions. None stands for
+            "alpha_beta" there. Only "composite" takes it.
+        bounds: Pair (lower, upper) of the inputs that are possible, the same for all pictures, for
+            the z-box rule. None stands for "flat". Only "composite" takes it.
+        biases: Whether biases keep their share; False leaves them out of all denominators.
+        batch_size: Number of inputs in a forward pass. By default it is 4 pictures of 224 x 224 on
+            a CPU and 50 on a GPU.
+        seed: It changes nothing, as no noise is drawn; every method takes it.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (B, ...) attributions in units of the score.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit, x is not within `bounds`, the rule does not
+            use an argument that is given, the rows of the model are not independent, or the result
+            is not finite.
+        NotImplementedError: An operation has no rule, or writes in place in a way that cannot be
+            followed; the message names it and says where it is.
+
+    Example:
+        >>> f = lambda x: x @ torch.tensor([[2.0], [1.0]])
+        >>> tl.lrp(f, torch.tensor([[3.0, 1.0]]), 0)
+        tensor([[6.0000, 1.0000]])
+        >>> tl.lrp(model, x, 3, rule="composite", bounds=(0.0, 1.0)).shape
+        torch.Size([2, 3, 16, 16])
     """
     checks.choice("rule", rule, LRP_RULES)
     checks.positive("epsilon", epsilon)
@@ -70,15 +111,15 @@ def lrp(
     checks.flag("biases", biases)
     checks.model(model)
     x = checks.pictures(x)
-    box = None if bounds is None else checks.inside(x, bounds)
-    if box and max(map(len, box)) > 1:
+    input_bounds = None if bounds is None else checks.inside(x, bounds)
+    if input_bounds and max(map(len, input_bounds)) > 1:
         raise ValueError("bounds: expected one range for all pictures, first dimension 1")
 
     def relevance(network: Callable, points: Tensor, target: Tensor) -> Tensor:
         tape = record(network, points, target).logits()
-        rules = Relevance(tape, rule, epsilon, alpha, beta, gamma, box, biases)
+        rules = Relevance(tape, rule, epsilon, alpha, beta, gamma, input_bounds, biases)
         score = tape.values[tape.output]
-        return reaching_input(tape, rules, one_hot(target, score) * score)
+        return walk_to_input(tape, rules, one_hot(target, score) * score)
 
     probe_function = partial(probes.point, seed=seed)
     options = dict(batch_size=batch_size, progress=progress, gradient_of=relevance)

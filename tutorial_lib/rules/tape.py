@@ -1,7 +1,14 @@
 """A tape: what a model did to a batch, operation by operation, so that it can be walked back.
 
-`recorder.record` makes it. `walk_back` pushes numbers from the output to the input, by whatever
-rule it is given for a step: its gradient, or another rule in its place.
+The words of this folder:
+
+- A *value* is a tensor that the model computed from its input. Values are numbered; the input is 0.
+- A *step* is one operation that reads values and makes a value, for example one matrix product.
+- A *tape* is the list of steps from the input to the scores, in the order in which they ran, with
+  all values. `recorder.record` makes it.
+- A *rule* takes what has arrived at the output of a step, and says what goes on to each value that
+  the step reads. What arrives is a gradient, a relevance or a multiplier. `walk_back` applies a
+  rule from the last step to the first; with the rule `gradient` this is backpropagation.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,19 +28,25 @@ RECURRENT = (
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of the k-th value that the step reads, among its arguments."""
+    """It stands among the arguments of a step for the value that the step reads as its index-th."""
 
-    k: int
+    index: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation: which values it reads, which one it makes, and where it stands.
+    """One operation of the forward pass: which values it reads, and which value it makes.
 
-    name: PyTorch's basic name. args: its arguments, with a `Slot` for each value that depends on
-    the input. inputs, output: numbers of values on the tape. part: which of several outputs.
-    modules: the modules that were running, from the outside in. module: the innermost one's name.
-    where: that and the line of the model's own code.
+    Args:
+        name: PyTorch's basic name of the operation, such as "relu" or "addmm".
+        op: The operation itself, a callable.
+        args: The pair (positional, keyword) of its arguments, with a `Slot` for each value.
+        inputs: Numbers of the values that it reads, in the order of the slots.
+        output: Number of the value that it makes.
+        output_index: Which one of the operation's outputs that value is; None if it has one output.
+        modules: The modules that were running, from the outermost to the innermost.
+        module: Name of the innermost module.
+        location: That name and the line of the model's own code, for messages.
     """
 
     name: str
@@ -41,45 +54,51 @@ class Step:
     args: tuple
     inputs: tuple[int, ...]
     output: int
-    part: int | None
+    output_index: int | None
     modules: tuple[nn.Module, ...]
     module: str
-    where: str
+    location: str
 
     def __call__(self, *values: Tensor) -> Tensor:
-        """The operation on other values."""
+        """Run the operation on other values."""
         out = self.outputs(*values)
-        return out if self.part is None else out[self.part]
+        return out if self.output_index is None else out[self.output_index]
 
     def outputs(self, *values: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """All outputs of the operation, of which the step is one."""
-        args, kwargs = _filled(self.args, values)
+        """Return all outputs of the operation, of which the step is one."""
+        args, kwargs = _fill_slots(self.args, values)
         return self.op(*args, **kwargs)
 
     def constants(self) -> list[Tensor]:
-        """The tensors among its arguments that are no values."""
-        return [a for a in leaves(self.args) if isinstance(a, Tensor)]
+        """Return the tensors among the arguments that are no values, such as weights."""
+        return [a for a in tree_leaves(self.args) if isinstance(a, Tensor)]
 
-    def fixed(self, place: int) -> object:
-        """An argument that is no value, by its place; None where it is left out."""
+    def argument(self, position: int) -> object:
+        """Return a positional argument of the operation; None where it is left out."""
         args = self.args[0]
-        return args[place] if place < len(args) else None
+        return args[position] if position < len(args) else None
 
 
 @dataclass
 class Tape:
-    """The steps on the way from the input, value 0, to the output, and all values."""
+    """The steps from the input, which is value 0, to the output, and all values.
+
+    Args:
+        steps: The steps in the order of the forward pass.
+        values: Tensor of each value, by its number.
+        output: Number of the value that is the output.
+    """
 
     steps: list[Step] = field(default_factory=list)
     values: dict[int, Tensor] = field(default_factory=dict)
     output: int = 0
 
-    def of(self, step: Step) -> list[Tensor]:
-        """The values that a step reads."""
+    def values_read_by(self, step: Step) -> list[Tensor]:
+        """Return the values that a step reads."""
         return [self.values[i] for i in step.inputs]
 
     def until(self, output: int) -> "Tape":
-        """The part of the tape that one value depends on."""
+        """Return the part of the tape that one value depends on."""
         wanted, steps = {output}, []
         for step in reversed(self.steps):
             if step.output in wanted:
@@ -89,96 +108,105 @@ class Tape:
         return Tape(steps[::-1], values, output)
 
     def logits(self) -> "Tape":
-        """The tape without a softmax, log_softmax or sigmoid as its last step."""
+        """Return the tape without a softmax, log_softmax or sigmoid as its last step."""
         last = next((s for s in self.steps if s.output == self.output), None)
         return self.until(last.inputs[0]) if last and last.name in OUTPUTS else self
 
 
 def walk_back(
-    tape: Tape, rule: Callable[[Step, Tensor], list[Tensor]], seed: Tensor
+    tape: Tape, rule: Callable[[Step, Tensor], list[Tensor]], at_output: Tensor
 ) -> Iterator[tuple[int, Tensor]]:
-    """What reaches each value, from the output's seed back to the input: pairs (value, number).
+    """Walk from the output of a tape to its input, and yield what has arrived at each value.
 
-    rule(step, up) gives for each value that the step reads what it gets (or None), when the step's
-    output has `up`; a value that several steps read gets their sum. With `gradient` as the rule
-    this is backpropagation.
+    Args:
+        tape: The steps and values of one forward pass.
+        rule: Function of a step and of what has arrived at its output. It returns a list: for each
+            value that the step reads, what goes there, or None for nothing. A value that several
+            steps read gets their sum. What arrives is a tensor of the value's shape, or anything
+            else that can be added.
+        at_output: What the walk starts with at the output of the tape.
+
+    Returns:
+        Iterator over pairs (number of a value, what has arrived there); value 0, the input, is
+        the last one if anything arrives there.
     """
-    reached = {tape.output: seed}
+    totals = {tape.output: at_output}
     for step in reversed(tape.steps):
-        if step.output in reached:
-            up = reached.pop(step.output)
-            yield step.output, up
-            for i, part in zip(step.inputs, rule(step, up), strict=True):
-                if part is not None:
-                    reached[i] = reached[i] + part if i in reached else part
-    if 0 in reached:
-        yield 0, reached[0]
+        if step.output in totals:
+            total = totals.pop(step.output)
+            yield step.output, total
+            for i, share in zip(step.inputs, rule(step, total), strict=True):
+                if share is not None:
+                    totals[i] = totals[i] + share if i in totals else share
+    if 0 in totals:
+        yield 0, totals[0]
 
 
-def reaching_input(
-    tape: Tape, rule: Callable[[Step, Tensor], list[Tensor]], seed: Tensor
+def walk_to_input(
+    tape: Tape, rule: Callable[[Step, Tensor], list[Tensor]], at_output: Tensor
 ) -> Tensor:
-    """What reaches the input at the end of a walk back."""
-    *_, (value, up) = walk_back(tape, rule, seed)
-    return checks.gradient(up if value == 0 else None)
+    """Return what has arrived at the input, value 0, at the end of a walk back (`walk_back`)."""
+    *_, (number, total) = walk_back(tape, rule, at_output)
+    return checks.gradient(total if number == 0 else None)
 
 
-def gradient(tape: Tape, step: Step, up: Tensor) -> list[Tensor]:
-    """The step's own rule: its vector-Jacobian products at the values on the tape."""
+def gradient(tape: Tape, step: Step, grad_output: Tensor) -> list[Tensor]:
+    """Return the gradient at each value that a step reads, given the gradient at its output."""
     try:
-        return pulled(step, tape.of(step), up)
+        return vjp(step, tape.values_read_by(step), grad_output)
     except RuntimeError as error:
         if "not implemented" in str(error):
-            raise no_rule("PyTorch's gradient", step) from error
+            raise no_rule_error("PyTorch's gradient", step) from error
         raise
 
 
-def pulled(call: Callable[..., Tensor], values: list[Tensor], up: Tensor) -> list[Tensor | None]:
-    """up' * d call / d value for every value, None where there is no derivative."""
+def vjp(call: Callable, values: list[Tensor], grad_output: Tensor) -> list[Tensor | None]:
+    """Return grad_output' * d call / d value for every value, None where there is no derivative."""
     with torch.enable_grad():
         leaves = [v.detach().requires_grad_(v.is_floating_point()) for v in values]
         out = call(*leaves)
     wanted = [v for v in leaves if v.requires_grad]
     if not out.requires_grad:
         return [None] * len(values)
-    found = iter(torch.autograd.grad(out, wanted, up, allow_unused=True))
-    return [next(found) if v.requires_grad else None for v in leaves]
+    gradients = iter(torch.autograd.grad(out, wanted, grad_output, allow_unused=True))
+    return [next(gradients) if v.requires_grad else None for v in leaves]
 
 
 def one_hot(target: Tensor, scores: Tensor) -> Tensor:
-    """1 at each row's target, of the shape (N, C) and kind of the scores."""
+    """Return 1 at each row's target, else 0: the shape (N, C), dtype and device of the scores."""
     return nn.functional.one_hot(target.to(scores.device), scores.shape[1]).to(scores)
 
 
-def no_rule(method: str, step: Step) -> NotImplementedError:
-    """The error for an operation that a method cannot walk through."""
+def no_rule_error(method: str, step: Step) -> NotImplementedError:
+    """Return the error for a step, one operation of the model, that a method has no rule for."""
     recurrent = any(word in step.name for word in ("rnn", "lstm", "gru"))
     return NotImplementedError(
-        f"model: {method} has no rule for the operation {step.name} at {step.where}. There are "
+        f"model: {method} has no rule for the operation {step.name} at {step.location}. There are "
         "rules for dense layers, convolutions, batch norm in eval mode, sums, pooling, reshaping, "
         "and activations applied entry by entry" + (f". {RECURRENT}" if recurrent else "")
     )
 
 
-def leaves(tree: object) -> Iterator[object]:
-    """The leaves of nested tuples, lists and dictionaries."""
+def tree_leaves(tree: object) -> Iterator[object]:
+    """Yield the leaves of nested tuples, lists and dictionaries."""
     if isinstance(tree, tuple | list):
         for item in tree:
-            yield from leaves(item)
+            yield from tree_leaves(item)
     elif isinstance(tree, dict):
-        yield from leaves(list(tree.values()))
+        yield from tree_leaves(list(tree.values()))
     else:
         yield tree
 
 
-def mapped(tree: object, change: Callable[[object], object]) -> object:
-    """The same nesting with every leaf changed."""
+def tree_map(tree: object, change: Callable[[object], object]) -> object:
+    """Return the same nested tuples, lists and dictionaries with change(leaf) for every leaf."""
     if isinstance(tree, tuple | list):
-        return type(tree)(mapped(item, change) for item in tree)
+        return type(tree)(tree_map(item, change) for item in tree)
     if isinstance(tree, dict):
-        return {key: mapped(item, change) for key, item in tree.items()}
+        return {key: tree_map(item, change) for key, item in tree.items()}
     return change(tree)
 
 
-def _filled(tree: object, values: tuple[Tensor, ...]) -> object:
-    return mapped(tree, lambda leaf: values[leaf.k] if isinstance(leaf, Slot) else leaf)
+def _fill_slots(tree: object, values: tuple[Tensor, ...]) -> object:
+    """Return the arguments of a step with a value in the place of each slot."""
+    return tree_map(tree, lambda leaf: values[leaf.index] if isinstance(leaf, Slot) else leaf)

@@ -12,12 +12,24 @@ from tutorial_lib.show.plots import COLOURS, MARKERS, SIGNED, STYLES, as_picture
 def tangent(
     grid: Sequence, score: Sequence, place: float, height: float, slope: float, heatmap: Sequence
 ) -> Figure:
-    """The score from black to a picture with its tangent at one place, and the map there.
+    """Draw the score from black to a picture with its tangent at one point, and the map there.
 
-    grid, score: the curve. place, height, slope: where the tangent touches, and how steep it is.
-    heatmap: (H, W), drawn on its own scale, which the title names.
+    Args:
+        grid: (n,) positions from 0 (black) to 1 (the picture).
+        score: (n,) scores at these positions.
+        place: Position at which the tangent touches the curve.
+        height: Score at this position.
+        slope: Slope of the tangent, the sum of the map.
+        heatmap: (H, W) map at this position, drawn on its own scale, which the title names.
 
-    >>> tangent([0, 1], [0, 2], place=1.0, height=2.0, slope=2.0, heatmap=torch.ones(9, 9))
+    Returns:
+        The figure, closed.
+
+    Example:
+        >>> heatmap = torch.ones(9, 9)
+        >>> figure = tl.figures.tangent([0, 1], [0, 2], 1.0, 2.0, slope=2.0, heatmap=heatmap)
+        >>> figure.axes[1].get_title()
+        'sum 2.00, colours to ±1'
     """
     heatmap = np.asarray(heatmap)
     fig, (left, right) = _two_panels(3.0, [1.4, 1])
@@ -27,23 +39,37 @@ def tangent(
     margin = 0.25 * (max(score) - min(score))
     left.set(xlabel="s, from black to picture", ylabel="score", xlim=(-0.02, 1.02))
     left.set_ylim(min(score) - margin, max(score) + margin)
-    top = float(np.quantile(np.abs(heatmap), 0.995)) or 1.0
-    right.imshow(heatmap, cmap=SIGNED, vmin=-top, vmax=top)
+    limit = float(np.quantile(np.abs(heatmap), 0.995)) or 1.0
+    right.imshow(heatmap, cmap=SIGNED, vmin=-limit, vmax=limit)
     right.set(xticks=[], yticks=[])
-    right.set_title(f"sum {float(slope):.2f}, colours to ±{top:.2g}", fontsize=10)
+    right.set_title(f"sum {float(slope):.2f}, colours to ±{limit:.2g}", fontsize=10)
     return fig
 
 
 def riemann(
     slope: Sequence[float], steps: int, heatmap: Sequence, *, limit: float, change: float
 ) -> Figure:
-    """Integrated Gradients as a sum of bars: the right rule under the slope, and its map beside.
+    """Draw Integrated Gradients as a sum of bars, the right rule under the slope, and its map.
 
-    slope: the slope of the score on an equal grid from baseline to picture, ends included;
-    steps divides the number of intervals. heatmap: (H, W), drawn from -limit to limit.
-    change: f(x) - f(b), what the bars should add up to.
+    Args:
+        slope: (n + 1,) slopes of the score on an equal grid of n intervals from baseline to
+            picture, ends included.
+        steps: Number of bars, a divisor of n.
+        heatmap: (H, W) map of these bars.
+        limit: The map is drawn with colours from -limit to limit.
+        change: f(x) - f(b), what the bars should add up to.
 
-    >>> riemann([0, 1, 2, 3, 4], steps=2, heatmap=torch.zeros(9, 9), limit=1.0, change=2.0)
+    Returns:
+        The figure, closed. Its title holds the sum of the bars, and the gap to `change`.
+
+    Raises:
+        ValueError: `steps` does not divide the number of intervals.
+
+    Example:
+        >>> heatmap, slope = torch.zeros(9, 9), [0, 1, 2, 3, 4]
+        >>> figure = tl.figures.riemann(slope, 2, heatmap, limit=1.0, change=2.0)
+        >>> figure.axes[0].get_title()  # (2 + 4) / 2
+        'n = 2: bars 3.00, gap +1.00'
     """
     slope = np.asarray(slope, dtype=float)
     intervals = len(slope) - 1
@@ -79,22 +105,35 @@ def search_path(
     *,
     ylabel: str,
 ) -> Figure:
-    """A line search over sigma: its evaluations on the curve, and beside it their order.
+    """Draw a line search over sigma: its evaluations on the curve, and beside it their order.
 
-    sigmas, values: the curve, from a grid. path_sigmas, path_values: what the search asked and
-    what it was told, in order. The first evaluation is marked as the start, the least one as best.
+    The first evaluation is marked as the start, and the one with the least value as the best.
 
-    >>> search_path([0, 1, 2], [4, 1, 0], [0.5, 1.5, 2.5], [2.2, 0.3, 0.2], ylabel="objective")
+    Args:
+        sigmas: (n,) noise levels of the curve, a grid.
+        values: (n,) values of the objective on the grid.
+        path_sigmas: (k,) noise levels that the search evaluated, in order.
+        path_values: (k,) values that it found, in the same order.
+        ylabel: Name of the objective.
+
+    Returns:
+        The figure, closed.
+
+    Example:
+        >>> found = [0.5, 1.5, 2.5], [2.2, 0.3, 0.2]
+        >>> figure = tl.figures.search_path([0, 1, 2], [4, 1, 0], *found, ylabel="objective")
+        >>> figure.axes[0].lines[-1].get_label(), figure.axes[0].lines[-1].get_xydata().tolist()
+        ('best', [[2.5, 0.2]])
     """
-    where, told = (np.asarray(v, dtype=float) for v in (path_sigmas, path_values))
-    order, best = np.arange(1, len(where) + 1), int(told.argmin())
+    sigma, objective = (np.asarray(v, dtype=float) for v in (path_sigmas, path_values))
+    order, best = np.arange(1, len(sigma) + 1), int(objective.argmin())
     fig, (left, right) = _two_panels(3.2, width=7.4, dpi=120)
     left.plot(sigmas, values, color="0.55", label="the curve, on a grid")
-    for axes, across, up in ((left, where, told), (right, order, where)):
-        look = dict(ls=":" if axes is right else "none", marker="o", ms=4, color=COLOURS[0])
-        axes.plot(across, up, label="evaluations", **look)
-        axes.plot(across[0], up[0], "s", ms=8, mfc="none", mew=1.8, color=COLOURS[1], label="start")
-        axes.plot(across[best], up[best], "D", ms=8, color=COLOURS[2], label="best")
+    for axes, x, y in ((left, sigma, objective), (right, order, sigma)):
+        style = dict(ls=":" if axes is right else "none", marker="o", ms=4, color=COLOURS[0])
+        axes.plot(x, y, label="evaluations", **style)
+        axes.plot(x[0], y[0], "s", ms=8, mfc="none", mew=1.8, color=COLOURS[1], label="start")
+        axes.plot(x[best], y[best], "D", ms=8, color=COLOURS[2], label="best")
         _open_frame(axes)
     left.set(xlabel="sigma", ylabel=ylabel)
     right.set(xlabel="evaluation", ylabel="sigma")
@@ -103,12 +142,22 @@ def search_path(
 
 
 def perturbation(picture: Sequence, curves: dict[str, Sequence[float]], step: int) -> Figure:
-    """A picture with its first windows replaced, and the score so far: one step of the curve.
+    """Draw a picture with its first windows replaced, and the score so far: a step of the curve.
 
-    picture: (3, H, W) in [0, 1]. curves: label -> scores of 0, 1, 2, ... windows; the first is
-    drawn up to `step` with a mark at its end, the others whole, for comparison.
+    Args:
+        picture: (3, H, W) picture in [0, 1], with `step` windows replaced.
+        curves: Maps a label to the scores after 0, 1, 2, ... windows. The first curve is drawn up
+            to `step` with a mark at its end, and the others are drawn whole, for comparison.
+        step: Number of windows that are replaced.
 
-    >>> perturbation(torch.rand(3, 9, 9), {"map": [1, 0.5], "random": [1, 0.9]}, step=1)
+    Returns:
+        The figure, closed.
+
+    Example:
+        >>> curves = {"map": [1, 0.5, 0.2], "random": [1, 0.9, 0.8]}
+        >>> figure = tl.figures.perturbation(x[0], curves, step=1)
+        >>> [line.get_ydata().tolist() for line in figure.axes[1].lines]
+        [[1.0, 0.5], [0.5], [1.0, 0.9, 0.8]]
     """
     fig, (left, right) = _two_panels(2.9, [1, 1.5])
     left.imshow(as_picture(picture).clip(0, 1))
@@ -118,28 +167,37 @@ def perturbation(picture: Sequence, curves: dict[str, Sequence[float]], step: in
         right.plot(shown, "--" if i else "-", color=COLOURS[i], label=label)
         if i == 0:
             right.plot(step, shown[-1], "o", color=COLOURS[0])
-    every = np.concatenate([np.asarray(v, dtype=float) for v in curves.values()])
+    scores = np.concatenate([np.asarray(v, dtype=float) for v in curves.values()])
     right.set(xlabel="windows replaced", ylabel="score / first score")
     right.set(xlim=(-0.3, len(next(iter(curves.values()))) - 0.7))
-    right.set_ylim(min(every.min(), 0.5) - 0.05, max(every.max(), 1.0) + 0.15)
+    right.set_ylim(min(scores.min(), 0.5) - 0.05, max(scores.max(), 1.0) + 0.15)
     right.legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
     _open_frame(right)
     return fig
 
 
 def network(columns: Sequence[Sequence[str]], weights: Sequence, titles: Sequence[str]) -> Figure:
-    """A small network: a box for every unit, an arrow with its weight for every connection.
+    """Draw a small network: a box for every unit, an arrow with its weight for every connection.
 
-    columns: the texts of the units, from the input to the output, from top to bottom.
-    weights: between neighbouring columns a matrix, rows to the right; 0 is not drawn, negative
-    weights are dashed. titles: one above each column.
+    Args:
+        columns: The texts of the units, one list for each column, from the input to the output and
+            from top to bottom.
+        weights: One matrix (units on the right, units on the left) between neighbouring columns.
+            A weight of 0 is not drawn, and a negative weight is dashed.
+        titles: One title above each column.
 
-    >>> network([["i1", "i2"], ["o"]], [[[1, -1]]], ["input", "output"])
+    Returns:
+        The figure, closed.
+
+    Example:
+        >>> figure = tl.figures.network([["i1", "i2"], ["o"]], [[[1, -1]]], ["input", "output"])
+        >>> [text.get_text() for text in figure.axes[0].texts if text.get_text()]
+        ['+1', '-1', 'i1', 'i2', 'o', 'input', 'output']
     """
     rows = max(map(len, columns))
     fig, ax = plt.subplots(figsize=(6.0, 1.1 * rows + 0.4), layout="constrained", dpi=120)
     plt.close(fig)
-    places = [
+    positions = [
         [(k, -(j + (rows - len(column)) / 2)) for j in range(len(column))]
         for k, column in enumerate(columns)
     ]
@@ -147,11 +205,11 @@ def network(columns: Sequence[Sequence[str]], weights: Sequence, titles: Sequenc
         for i, row in enumerate(matrix):
             for j, w in enumerate(row):
                 if w:
-                    _arrow(ax, places[k][j], places[k + 1][i], float(w))
+                    _arrow(ax, positions[k][j], positions[k + 1][i], float(w))
     box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": "0.35"}
-    for spots, texts in zip(places, columns, strict=True):
-        for spot, text in zip(spots, texts, strict=True):
-            ax.text(*spot, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+    for column_positions, texts in zip(positions, columns, strict=True):
+        for position, text in zip(column_positions, texts, strict=True):
+            ax.text(*position, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
     for k, title in enumerate(titles):
         ax.text(k, 0.5, title, ha="center", fontsize=10)
     ax.set(xlim=(-0.45, len(columns) - 0.55), ylim=(-rows + 0.55, 0.7))
@@ -166,12 +224,23 @@ def dots(
     zero: bool = False,
     colours: Sequence[int] | None = None,
 ) -> Figure:
-    """A table as a figure: one line a label, one panel a measure, a dot with its error bar.
+    """Draw a table: one line for each label, one panel for each measure, dots with error bars.
 
-    panels: title -> (values, half widths), as many as labels; NaN leaves a gap. zero: draw the line
-    where nothing differs. colours: a number for each label, its colour and marker.
+    Args:
+        labels: n names on the left, from top to bottom.
+        panels: Maps a title to (n,) values and (n,) half widths of their error bars; NaN leaves a
+            gap.
+        zero: Whether to draw the line at 0, where nothing differs.
+        colours: A number for each label, which stands for its colour and marker. By default all
+            are 0.
 
-    >>> dots(["IG", "SmoothTaylor"], {"AUPC": ([14.0, 12.0], [1.0, 1.5])})
+    Returns:
+        The figure, closed.
+
+    Example:
+        >>> figure = tl.figures.dots(["IG", "SmoothTaylor"], {"AUPC": ([14.0, 12.0], [1.0, 1.5])})
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['IG', 'SmoothTaylor']
     """
     height = 0.9 + 0.26 * len(labels)
     fig, axes = plt.subplots(
@@ -180,9 +249,9 @@ def dots(
     plt.close(fig)
     colours = list(colours or [0] * len(labels))
     for ax, (title, (values, errors)) in zip(axes[0], panels.items(), strict=True):
-        for y, (value, error, kind) in enumerate(zip(values, errors, colours, strict=True)):
-            look = dict(color=COLOURS[kind], marker=MARKERS[kind], ms=5, capsize=2)
-            ax.errorbar(value, y, xerr=error, **look)
+        for y, (value, error, colour) in enumerate(zip(values, errors, colours, strict=True)):
+            style = dict(color=COLOURS[colour], marker=MARKERS[colour], ms=5, capsize=2)
+            ax.errorbar(value, y, xerr=error, **style)
         if zero:
             ax.axvline(0, color="0.35", lw=1, zorder=1)
         ax.set_title(title, fontsize=10)
@@ -192,37 +261,27 @@ def dots(
     return fig
 
 
-def _two_panels(height: float, ratios: Sequence = (1, 1), width: float = 7.0, **options):
-    """A closed figure with two axes side by side."""
-    size = dict(figsize=(width, height), width_ratios=ratios, layout="constrained")
-    fig, axes = plt.subplots(1, 2, **size, **options)
-    plt.close(fig)
-    return fig, axes
-
-
-def _open_frame(ax) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(alpha=0.25)
-
-
-def _arrow(ax, start: tuple, end: tuple, weight: float) -> None:
-    colour, style = (COLOURS[0], "-") if weight > 0 else (COLOURS[1], "--")
-    look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 40, "shrinkB": 40}
-    ax.annotate("", xy=end, xytext=start, arrowprops=look)
-    x, y = (a + 0.5 * (b - a) for a, b in zip(start, end, strict=True))
-    label = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    ax.text(x, y, f"{weight:+g}", color=colour, fontsize=9, ha="center", va="center", bbox=label)
-
-
 def chord(
     grid: Sequence, score: Sequence, curves: dict[str, Sequence], k: int, slope: float
 ) -> Figure:
-    """A score of one number with its tangent and its chord at grid[k], and contributions beside it.
+    """Draw a score of one number with its tangent and its chord, and contributions beside it.
 
-    The chord runs from the reference, grid[0]. curves: label -> contribution at every grid point,
-    drawn whole, with a mark at grid[k]. slope: of the tangent.
+    The chord runs from the reference, grid[0], to grid[k]. The tangent touches at grid[k].
 
-    >>> chord([0, 1, 2], [0, 0, 1], {"chord": [0, 0, 1]}, k=2, slope=1.0)
+    Args:
+        grid: (n,) inputs, the reference first.
+        score: (n,) scores.
+        curves: Maps a label to (n,) contributions, drawn whole, with a mark at grid[k].
+        k: Index of the input that is explained.
+        slope: Slope of the tangent.
+
+    Returns:
+        The figure, closed.
+
+    Example:
+        >>> figure = tl.figures.chord([0, 1, 2], [0, 0, 1], {"chord": [0, 0, 1]}, k=2, slope=1.0)
+        >>> figure.axes[0].lines[1].get_xydata().tolist()
+        [[0.0, 0.0], [2.0, 1.0]]
     """
     grid, score = np.asarray(grid, dtype=float), np.asarray(score, dtype=float)
     fig, (left, right) = _two_panels(3.0)
@@ -239,3 +298,27 @@ def chord(
     for ax in (left, right):
         _open_frame(ax)
     return fig
+
+
+def _two_panels(height: float, ratios: Sequence = (1, 1), width: float = 7.0, **options):
+    """Make a closed figure with two axes side by side."""
+    size = dict(figsize=(width, height), width_ratios=ratios, layout="constrained")
+    fig, axes = plt.subplots(1, 2, **size, **options)
+    plt.close(fig)
+    return fig, axes
+
+
+def _open_frame(ax) -> None:
+    """Take the lines at the top and on the right away, and draw a grid."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(alpha=0.25)
+
+
+def _arrow(ax, start: tuple, end: tuple, weight: float) -> None:
+    """Draw a connection of `network` with its weight in the middle."""
+    colour, style = (COLOURS[0], "-") if weight > 0 else (COLOURS[1], "--")
+    arrow = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 40, "shrinkB": 40}
+    ax.annotate("", xy=end, xytext=start, arrowprops=arrow)
+    x, y = (a + 0.5 * (b - a) for a, b in zip(start, end, strict=True))
+    label = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.text(x, y, f"{weight:+g}", color=colour, fontsize=9, ha="center", va="center", bbox=label)

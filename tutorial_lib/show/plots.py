@@ -38,21 +38,44 @@ def picture_grid(
     size: float = 2.2,
     title: str | None = None,
 ) -> Figure:
-    """Pictures and maps in a grid, maps that are compared on one scale.
+    """Draw pictures and maps in a grid, with maps that are compared on one scale.
 
-    A panel is a picture (a PIL image, an (H, W, 3) array or a (3, H, W) tensor, floats in [0, 1]
-    or uint8), a map ((H, W) or (1, H, W)) or None for an empty place. A map with a negative value
-    is signed: diverging colours, white at 0, limits +-v where v is the 99.5th percentile of
-    |value|. Other maps run from 0 to their maximum. A map of zeros is drawn as its neighbours are.
-    Limits are taken over all maps of a kind, with one colour bar for each kind.
-    `shared=False` gives each map its own limits: no colour bar, and the figure says so.
-    `signed=True` or `False` decides for all maps instead of looking for negative values.
-    `size` is a panel's width in inches, made smaller where a row would be wider than 7.4 inches.
-    Raises TypeError or ValueError for a panel of another form or another number of titles.
+    A map with a negative value is signed. It gets diverging colours, white at 0, and limits -v and
+    v, where v is the 99.5th percentile of the absolute values. Other maps run from 0 to their
+    maximum. A map of zeros is drawn as its neighbours are. Limits are taken over all maps of a
+    kind, and each kind has one colour bar.
 
-    >>> picture_grid([image, heatmap], ["picture", "gradient"])
+    Args:
+        panels: What to draw, row by row. A panel is a picture (a PIL image, an (H, W, 3) array or
+            a (3, H, W) tensor, floats in [0, 1] or uint8), a map ((H, W) or (1, H, W)), or None
+            for an empty panel.
+        titles: One title for each panel.
+        columns: Number of columns. By default there is one for each column title, or at most 4.
+        row_titles: One title for each row, on its left.
+        column_titles: One title for each column, above it.
+        shared: Whether maps share their limits. If not, each map has its own limits, there is no
+            colour bar, and the figure says so.
+        signed: Whether all maps are signed. None looks for negative values.
+        colorbar: Whether to draw the colour bars.
+        size: Width of a panel in inches. It is made smaller where a row would be wider than 7.4
+            inches.
+        title: Title of the figure.
+
+    Returns:
+        The figure, closed.
+
+    Raises:
+        TypeError: A panel is neither a picture nor a map nor None.
+        ValueError: A panel has another shape, values that are not finite, or a picture with values
+            outside [0, 1]; no panel is given; a number of titles does not fit; or `signed` is
+            False and a map has negative values.
+
+    Example:
+        >>> figure = tl.plots.picture_grid([x[0], torch.eye(16)], ["picture", "map"])
+        >>> [axes.get_title() for axes in figure.axes]  # the last is the colour bar
+        ['picture', 'map', '']
     """
-    panels = [None if p is None else _panel(p, i) for i, p in enumerate(panels)]
+    panels = [None if p is None else _panel(p, f"panels[{i}]") for i, p in enumerate(panels)]
     if not any(p is not None for p in panels):
         raise ValueError("panels: expected at least one panel that is not None")
     columns = columns or (len(column_titles) if column_titles else min(len(panels), 4))
@@ -61,18 +84,19 @@ def picture_grid(
     for name, given in zip(counts, (titles, row_titles, column_titles), strict=True):
         if given is not None and len(given) != counts[name]:
             raise ValueError(f"{name}: {len(given)} given, expected {counts[name]}")
-    kinds = _kinds(panels, signed)
-    limits = _limits(panels, kinds, shared)
-    shown = set(kinds.values()) if colorbar and shared else set()
-    text = rows * bool(titles) + bool(column_titles) + bool(title) + (bool(kinds) and not shared)
-    fig, axes = _empty_grid(panels, rows, columns, size, len(shown), text)
+    is_signed = _is_signed(panels, signed)
+    limits = _limits(panels, is_signed, shared)
+    bar_kinds = set(is_signed.values()) if colorbar and shared else set()
+    text_lines = rows * bool(titles) + bool(column_titles) + bool(title)
+    text_lines += bool(is_signed) and not shared
+    fig, axes = _empty_grid(panels, rows, columns, size, len(bar_kinds), text_lines)
     drawn = {}
     for i, (ax, panel) in enumerate(itertools.zip_longest(axes.flat, panels)):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-        if i in kinds:
-            cmap, (low, high) = SIGNED if kinds[i] else MAGNITUDE, limits[i]
-            drawn[kinds[i]] = ax.imshow(panel, cmap, vmin=low, vmax=high)
+        if i in is_signed:
+            cmap, (low, high) = SIGNED if is_signed[i] else MAGNITUDE, limits[i]
+            drawn[is_signed[i]] = ax.imshow(panel, cmap, vmin=low, vmax=high)
         elif panel is not None:
             ax.imshow(panel)
         if titles and i < len(panels):
@@ -81,9 +105,9 @@ def picture_grid(
         ax.set_title(text if not ax.get_title() else f"{text}\n{ax.get_title()}", fontsize=10)
     for ax, text in zip(axes[:, 0], row_titles or [], strict=False):
         ax.set_ylabel(text, fontsize=10)
-    for is_signed in sorted(shown):
-        _colour_bar(fig, axes, drawn[is_signed], is_signed)
-    if kinds and not shared:
+    for kind in sorted(bar_kinds):
+        _colour_bar(fig, axes, drawn[kind], kind)
+    if is_signed and not shared:
         fig.supxlabel("each map on its own scale", fontsize=9)
     fig.suptitle(title or "", fontsize=11)
     return fig
@@ -103,19 +127,39 @@ def lines(
     title: str | None = None,
     hline: float | None = None,
 ) -> Figure:
-    """Curves over one x axis, told apart by colour, marker and line style.
+    """Draw curves over one x axis, each with its own colour, marker and line style.
 
-    `curves` maps a label to y values, as many as `x`; NaN leaves a gap. `bands` maps a label to
-    half widths: the band y +- half width is shaded. `hline` draws a thin line at that height.
-    Raises ValueError for other lengths, for infinite values, and for values <= 0 on a log axis.
+    Args:
+        x: (n,) positions on the x axis.
+        curves: Maps a label to (n,) values; NaN leaves a gap.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        logx: Whether the x axis is logarithmic.
+        logy: Whether the y axis is logarithmic.
+        markers: Whether to draw markers, on about 12 points of each curve.
+        bands: Maps a label of a curve to (n,) half widths. The band from y - half width to
+            y + half width is shaded.
+        size: Width and height of the figure in inches.
+        title: Title of the figure.
+        hline: Height of a thin horizontal line; None draws no line.
 
-    >>> lines([1, 10, 100], {"right": gaps}, xlabel="steps", ylabel="gap", logx=True, logy=True)
+    Returns:
+        The figure, closed.
+
+    Raises:
+        ValueError: A length does not fit, a value is infinite, a value on a logarithmic axis is
+            not above 0, or a band has no curve.
+
+    Example:
+        >>> figure = tl.plots.lines([1, 10], {"right rule": [2, 1]}, xlabel="steps", ylabel="gap")
+        >>> figure.axes[0].lines[0].get_xydata().tolist()
+        [[1.0, 2.0], [10.0, 1.0]]
     """
     x = _numbers("x", x, logx)
     bands = dict(bands or {})
     if unknown := set(bands) - set(curves):
         raise ValueError(f"bands: {sorted(unknown)} are no curves; these are: {list(curves)}")
-    fig, ax = _axes(size, xlabel, ylabel, title)
+    fig, ax = _empty_axes(size, xlabel, ylabel, title)
     ax.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
     for i, (label, values) in enumerate(curves.items()):
         y = _numbers(f"curves[{label!r}]", values, logy, len(x))
@@ -144,25 +188,42 @@ def bars(
     size: tuple[float, float] = (6.4, 3.6),
     title: str | None = None,
 ) -> Figure:
-    """One bar for each label, or a group of bars where `values` maps series names to values.
+    """Draw one bar for each label, or a group of bars where there are several series.
 
-    `errors` has the form of `values`: half lengths of the error bars. Series differ by colour and
-    hatching. Raises ValueError where lengths or series differ, or a value is infinite.
+    Series differ by colour and hatching.
 
-    >>> bars(["Gradient", "IG"], [0.7, 0.2], ylabel="total variation")
+    Args:
+        labels: n texts under the bars.
+        values: (n,) heights, or a mapping from names of series to (n,) heights.
+        errors: Half lengths of the error bars, in the form of `values`; None draws none.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        size: Width and height of the figure in inches.
+        title: Title of the figure.
+
+    Returns:
+        The figure, closed.
+
+    Raises:
+        ValueError: Lengths or series differ, or a value is infinite.
+
+    Example:
+        >>> figure = tl.plots.bars(["Gradient", "IG"], [0.7, 0.2], ylabel="total variation")
+        >>> [float(bar.get_height()) for bar in figure.axes[0].patches]
+        [0.7, 0.2]
     """
     series = dict(values) if isinstance(values, Mapping) else {"": values}
-    spread = errors if isinstance(errors, Mapping) else {} if errors is None else {"": errors}
-    if spread and set(spread) != set(series):
-        raise ValueError(f"errors: series {list(spread)}, expected those of values: {list(series)}")
-    fig, ax = _axes(size, xlabel, ylabel, title)
+    halves = errors if isinstance(errors, Mapping) else {} if errors is None else {"": errors}
+    if halves and set(halves) != set(series):
+        raise ValueError(f"errors: series {list(halves)}, expected those of values: {list(series)}")
+    fig, ax = _empty_axes(size, xlabel, ylabel, title)
     width = 0.8 / len(series)
     for i, (name, heights) in enumerate(series.items()):
         heights = _numbers(f"values[{name!r}]", heights, False, len(labels))
-        half = _numbers(f"errors[{name!r}]", spread[name], False, len(labels)) if spread else None
-        look = {"color": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)]}
-        place = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
-        ax.bar(place, heights, width, yerr=half, capsize=3, label=name, edgecolor="white", **look)
+        half = _numbers(f"errors[{name!r}]", halves[name], False, len(labels)) if halves else None
+        style = {"color": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)]}
+        x = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
+        ax.bar(x, heights, width, yerr=half, capsize=3, label=name, edgecolor="white", **style)
     ax.set_xticks(range(len(labels)), labels)
     ax.axhline(0, color="0.35", lw=1)
     if len(series) > 1:
@@ -173,30 +234,48 @@ def bars(
 
 
 def overlay(picture, saliency, *, strength: float = 0.85) -> np.ndarray:
-    """Saliency in [0, 1] laid over the grey picture: an (H, W, 3) array, a panel of `picture_grid`.
+    """Lay saliency over the grey picture; where there is no saliency, there is no colour.
 
-    out = (1 - a) * grey + a * colour(saliency), a = strength * saliency: no saliency, no colour.
-    Raises ValueError where the sizes differ or the saliency leaves [0, 1].
+        out = (1 - a) * grey + a * colour(saliency),  a = strength * saliency
 
-    >>> picture_grid([image, overlay(image, saliency)])
+    Args:
+        picture: A PIL image, an (H, W, 3) array or a (3, H, W) tensor, floats in [0, 1] or uint8.
+        saliency: A map (H, W) or (1, H, W) in [0, 1].
+        strength: Weight of the colour where the saliency is 1.
+
+    Returns:
+        An (H, W, 3) array in [0, 1], which can be a panel of `picture_grid`.
+
+    Raises:
+        TypeError: The picture or the saliency is of another kind.
+        ValueError: The sizes differ, or the saliency leaves [0, 1].
+
+    Example:
+        >>> tl.plots.overlay(torch.full((3, 1, 1), 0.5), torch.zeros(1, 1))
+        array([[[0.5, 0.5, 0.5]]])
     """
     base, values = _panel(picture, "picture"), _panel(saliency, "saliency")
     if base.ndim != 3 or values.shape != base.shape[:2]:
         raise ValueError("overlay: expected a picture and a saliency map (H, W) of its size")
     if values.min() < 0 or values.max() > 1:
         raise ValueError(f"saliency: values in [{values.min():g}, {values.max():g}], not [0, 1]")
-    grey = (base @ [0.299, 0.587, 0.114])[..., None]
+    grey = (base @ [0.299, 0.587, 0.114])[..., None]  # (H, W, 1)
     alpha = strength * values[..., None]
     return (1 - alpha) * grey + alpha * colormaps[MAGNITUDE](values)[..., :3]
 
 
 def as_picture(value) -> np.ndarray | None:
-    """The (H, W, 3) floats behind a picture of any accepted form; None where it is no picture.
+    """Turn a picture of any accepted form into an array.
 
-    A PIL image, an (H, W, 3) array or a (3, H, W) tensor; uint8, or floats in [0, 1].
+    Args:
+        value: A PIL image, an (H, W, 3) array or a (3, H, W) tensor, uint8 or floats in [0, 1].
 
-    >>> as_picture(Image.new("RGB", (4, 3))).shape
-    (3, 4, 3)
+    Returns:
+        (H, W, 3) floats, or None where the value is no picture.
+
+    Example:
+        >>> tl.plots.as_picture(torch.zeros(3, 4, 5)).shape
+        (4, 5, 3)
     """
     array = np.asarray(to_rgb(value)) if isinstance(value, Image.Image) else _array(value)
     axes = (0, -1) if hasattr(value, "detach") else (-1, 0)  # of 3 x H x 3, tensors mean the first
@@ -208,6 +287,7 @@ def as_picture(value) -> np.ndarray | None:
 
 
 def _array(value) -> np.ndarray:
+    """Turn an array, a sequence or a tensor of any device and precision into a NumPy array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
@@ -215,9 +295,8 @@ def _array(value) -> np.ndarray:
     return np.asarray(value)
 
 
-def _panel(value, where) -> np.ndarray:
-    """The (H, W, 3) picture or (H, W) map in one panel, checked."""
-    name = f"panels[{where}]" if isinstance(where, int) else where
+def _panel(value, name: str) -> np.ndarray:
+    """Return the (H, W, 3) picture or (H, W) map in one panel; errors begin with its name."""
     array = as_picture(value)
     if array is None:
         array = _array(value)
@@ -236,42 +315,44 @@ def _panel(value, where) -> np.ndarray:
     return array.clip(0, 1) if array.ndim == 3 else array
 
 
-def _kinds(panels: list, signed: bool | None) -> dict[int, bool]:
-    """For each map whether it is signed."""
+def _is_signed(panels: list, signed: bool | None) -> dict[int, bool]:
+    """Say for the index of each map whether the map is signed."""
     maps = {i: p for i, p in enumerate(panels) if p is not None and p.ndim == 2}
-    some = any(p.min() < 0 for p in maps.values())
-    if signed is False and some:
+    any_negative = any(p.min() < 0 for p in maps.values())
+    if signed is False and any_negative:
         raise ValueError("signed: False given, but a map has negative values")
     if signed is not None:
         return dict.fromkeys(maps, signed)
-    return {i: bool(p.min() < 0 or (some and not p.any())) for i, p in maps.items()}
+    return {i: bool(p.min() < 0 or (any_negative and not p.any())) for i, p in maps.items()}
 
 
-def _limits(panels: list, kinds: dict[int, bool], shared: bool) -> dict[int, tuple[float, float]]:
+def _limits(panels: list, is_signed: dict[int, bool], shared: bool) -> dict[int, tuple]:
+    """Return the limits of the colours for the index of each map."""
     limits = {}
-    for i, kind in kinds.items():
-        group = [j for j in kinds if kinds[j] == kind] if shared else [i]
-        sizes = np.concatenate([np.abs(panels[j]).ravel() for j in group])
-        top = float(np.percentile(sizes, 99.5 if kind else 100) or sizes.max() or 1)
-        limits[i] = (-top if kind else 0.0, top)
+    for i, kind in is_signed.items():
+        group = [j for j in is_signed if is_signed[j] == kind] if shared else [i]
+        magnitudes = np.concatenate([np.abs(panels[j]).ravel() for j in group])
+        high = float(np.percentile(magnitudes, 99.5 if kind else 100) or magnitudes.max() or 1)
+        limits[i] = (-high if kind else 0.0, high)
     return limits
 
 
-def _empty_grid(panels, rows: int, columns: int, size: float, bars: int, lines_of_text: float):
-    """The figure with its axes; rows as high as their tallest panel needs (at most 3 x width)."""
+def _empty_grid(panels, rows: int, columns: int, size: float, bars: int, text_lines: float):
+    """Make the figure and its axes; rows are as high as their tallest panel, at most 3 x width."""
     width = min(size, (WIDTH - 0.8 * bars - 0.1) / columns)
     groups = [panels[r * columns : (r + 1) * columns] for r in range(rows)]
-    tall = [max([len(p) / p.shape[1] for p in g if p is not None] or [0.2]) for g in groups]
-    tall = [min(t, 3.0) for t in tall]
-    height = width * sum(tall) + 0.08 * rows + 0.25 * lines_of_text
+    ratios = [max([len(p) / p.shape[1] for p in g if p is not None] or [0.2]) for g in groups]
+    ratios = [min(ratio, 3.0) for ratio in ratios]
+    height = width * sum(ratios) + 0.08 * rows + 0.25 * text_lines
     extent = max(width * columns + 0.8 * bars + 0.1, 2.5), max(height, 1.5 * bool(bars), 0.5)
-    look = {"squeeze": False, "layout": "constrained", "dpi": 120}
-    fig, axes = plt.subplots(rows, columns, figsize=extent, height_ratios=tall, **look)
+    options = {"squeeze": False, "layout": "constrained", "dpi": 120}
+    fig, axes = plt.subplots(rows, columns, figsize=extent, height_ratios=ratios, **options)
     plt.close(fig)
     return fig, axes
 
 
 def _colour_bar(fig: Figure, axes: np.ndarray, image, is_signed: bool) -> None:
+    """Draw the colour bar of the signed maps or of the others, beside all axes."""
     low, high = image.get_clim()
     ticks = [low, 0, high] if is_signed else [0, high / 2, high]
     bar = fig.colorbar(image, ax=axes, shrink=0.8, aspect=25, ticks=ticks, pad=0.02)
@@ -279,7 +360,8 @@ def _colour_bar(fig: Figure, axes: np.ndarray, image, is_signed: bool) -> None:
     bar.outline.set_visible(False)
 
 
-def _axes(size, xlabel: str, ylabel: str, title: str | None):
+def _empty_axes(size, xlabel: str, ylabel: str, title: str | None):
+    """Make a closed figure with labelled axes, open at the top and on the right."""
     fig, ax = plt.subplots(figsize=size, layout="constrained", dpi=120)
     plt.close(fig)
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -289,6 +371,7 @@ def _axes(size, xlabel: str, ylabel: str, title: str | None):
 
 
 def _numbers(name: str, values, log: bool, count: int | None = None) -> np.ndarray:
+    """Return the values as an array (count,) of floats, checked for its axis."""
     array = _array(values).astype(float)
     if array.ndim != 1 or (count is not None and len(array) != count):
         raise ValueError(f"{name}: shape {array.shape}; expected ({count or 'n'},)")

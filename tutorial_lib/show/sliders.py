@@ -24,7 +24,17 @@ STYLE = (
 
 
 class FrameSlider(ipywidgets.VBox):
-    """A slider with its frames; readers that know no widgets get a filmstrip of the frames."""
+    """A slider with its frames, which `slider` makes.
+
+    Programs that show no widgets show a filmstrip of the frames in its place. The attribute
+    `frames` holds the PIL images, `labels` the texts of the slider, and `text` one line that says
+    what the slider shows.
+
+    Example:
+        >>> options = dict(description="picture", alt="A {label} square", caption="One square.")
+        >>> tl.widgets.slider([torch.zeros(3, 8, 8)], ["black"], **options).text
+        'Slider: picture (black). One square.'
+    """
 
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -40,25 +50,39 @@ def slider(
     caption: str,
     index: int = 0,
 ) -> FrameSlider:
-    """A slider that shows one of several precomputed frames, without a kernel.
+    """Make a slider that shows one of several precomputed frames, without a kernel.
 
-    `frames`: matplotlib Figures (drawn at 100 dpi), PIL images or arrays ((H, W, 3), uint8 or
-    floats in [0, 1]). Give all the same size, or the page jumps. Each is stored as a PNG of 256
-    colours: 75 KB for three noisy maps in a row as wide as the page, less for smooth ones.
-    `labels`: what the slider shows beside itself. `alt`: one text for each frame, or one text with
-    {label} in it. `caption`: plain text beneath. `index`: the frame shown first. In PDF and on
-    paper the slider becomes a filmstrip of up to six frames.
+    Each frame is stored as a PNG of 256 colours: 75 KB for three noisy maps in a row as wide as
+    the page, less for smooth ones. In PDF and on paper the slider becomes a filmstrip of up to six
+    frames.
 
-    Raises ValueError where there are no frames, lengths differ, an alt text is empty or without
-    {label}, the caption is empty, or `index` is out of range; TypeError for labels that are not
-    strings and for frames of another kind.
+    Args:
+        frames: Matplotlib Figures (drawn at 100 dpi), PIL images or arrays ((H, W, 3), uint8 or
+            floats in [0, 1]). Give all the same size, or the page jumps.
+        labels: One text for each frame, which the slider shows beside itself.
+        description: What the slider changes.
+        alt: One text for each frame, or one text with {label} in it.
+        caption: Plain text beneath.
+        index: Index of the frame that is shown first.
 
-    >>> slider(figures, ["1", "5", "50"], description="samples",
-    ...        alt="SmoothGrad of a cat with {label} samples", caption="Noise falls as 1/sqrt(N).")
+    Returns:
+        The slider, a widget.
+
+    Raises:
+        ValueError: There are no frames, lengths differ, an alt text is empty or without {label},
+            the caption is empty, `index` is out of range, or a frame has values outside [0, 1].
+        TypeError: A label is no string, `index` is no int, or a frame is of another kind.
+
+    Example:
+        >>> frames = [torch.zeros(3, 8, 8), torch.ones(3, 8, 8)]
+        >>> options = dict(description="picture", alt="A {label} square", caption="Two squares.")
+        >>> box = tl.widgets.slider(frames, ["black", "white"], **options)
+        >>> len(box.frames), box.labels
+        (2, ['black', 'white'])
     """
     frames, labels = list(frames), list(labels)
-    texts = _checked(frames, labels, alt, caption, index)
-    pictures = [_frame(f, i) for i, f in enumerate(frames)]
+    alt_texts = _checked_alt_texts(frames, labels, alt, caption, index)
+    pictures = [_picture(frame, i) for i, frame in enumerate(frames)]
     control = ipywidgets.SelectionSlider(
         options=labels,
         index=index,
@@ -67,7 +91,7 @@ def slider(
         layout=ipywidgets.Layout(width="100%", height="auto", flex_flow="row wrap"),
         style={"description_width": "100%"},
     )
-    children = [ipywidgets.HTML(_img(p, t)) for p, t in zip(pictures, texts, strict=True)]
+    children = [ipywidgets.HTML(_img(p, t)) for p, t in zip(pictures, alt_texts, strict=True)]
     stack = ipywidgets.Stack(children, selected_index=index)
     link = ipywidgets.jslink((control, "index"), (stack, "selected_index"))
     foot = ipywidgets.HTML(f"{STYLE}<p>{html.escape(caption)}</p>")
@@ -79,22 +103,33 @@ def slider(
 
 
 def filmstrip(frames: Sequence[Image.Image], labels: Sequence[str], count: int = 6) -> bytes:
-    """At most `count` evenly spaced frames with their labels, as one PNG for paper.
+    """Draw evenly spaced frames with their labels side by side, for paper.
 
-    >>> filmstrip(frames, ["1", "5", "50"])[:4]
-    b'\\x89PNG'
+    Args:
+        frames: PIL images of one size.
+        labels: One text for each frame.
+        count: Largest number of frames that are drawn.
+
+    Returns:
+        The bytes of a PNG file.
+
+    Example:
+        >>> from PIL import Image
+        >>> frames = [Image.new("RGB", (8, 8), colour) for colour in ("black", "white")]
+        >>> tl.widgets.filmstrip(frames, ["black", "white"])[:4]
+        b'\\x89PNG'
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     width, height = frames[0].size
     columns = 3 if width < 1.5 * height else 2 if width < 2.5 * height else 1
     shown, titles = ([items[i] for i in chosen] for items in (frames, labels))
-    look = dict(columns=min(columns, len(chosen)), size=plots.WIDTH / columns)
-    strip = plots.picture_grid(shown, titles, **look)
+    size = plots.WIDTH / columns
+    strip = plots.picture_grid(shown, titles, columns=min(columns, len(chosen)), size=size)
     return _png(_draw(strip, 150))
 
 
-def _checked(frames: list, labels: list, alt, caption: str, index: int) -> list[str]:
-    """The alt texts, one for each frame, after all arguments were looked at."""
+def _checked_alt_texts(frames: list, labels: list, alt, caption: str, index: int) -> list[str]:
+    """Check the arguments, and return one alt text for each frame."""
     if not frames:
         raise ValueError("frames: none given, expected at least one")
     if len(labels) != len(frames):
@@ -118,7 +153,8 @@ def _checked(frames: list, labels: list, alt, caption: str, index: int) -> list[
     return list(alt)
 
 
-def _frame(frame, i: int) -> Image.Image:
+def _picture(frame, i: int) -> Image.Image:
+    """Turn one frame into a PIL image; errors name it as frames[i]."""
     if isinstance(frame, Figure):
         return _draw(frame, 100)
     picture = plots.as_picture(frame)
@@ -135,19 +171,21 @@ def _frame(frame, i: int) -> Image.Image:
 
 
 def _draw(figure: Figure, dpi: int) -> Image.Image:
+    """Draw a figure to a PIL image."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return Image.open(buffer).convert("RGB")
 
 
 def _png(picture: Image.Image) -> bytes:
-    """256 colours by octree: quick, and unlike median cut it keeps the ends of a colour bar."""
+    """Write a PNG of 256 colours; octree is quick and keeps the ends of a colour bar."""
     buffer = io.BytesIO()
     picture.quantize(256, Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def _img(picture: Image.Image, alt: str) -> str:
+    """Write the HTML element that holds a picture and its alt text."""
     data = base64.b64encode(_png(picture)).decode()
     return (
         f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" '
