@@ -162,10 +162,7 @@ def perturbation_curve(
         _check_first_scores(curve[0])
         for k in tqdm(range(count), unit="window", disable=not progress):
             u = torch.rand(draws, x.shape[1], size, size, generator=rng, device=x.device).to(x)
-            window_slices = [
-                (i, slice(None), slice(row, row + size), slice(column, column + size))
-                for i, (row, column) in enumerate(windows[:, k].tolist())
-            ]
+            window_slices = _window_slices(windows[:, k], size)
             # For each picture, (draws, C, size, size).
             noise = [lower[w] + (upper[w] - lower[w]) * u for w in window_slices]
             scores = []
@@ -186,6 +183,12 @@ def perturbation_curve(
     scores = torch.stack(curve, 1)  # (B, count + 1)
     checks.defined("model", scores.isfinite().all(1), "finite scores")
     return scores / curve[0][:, None]
+
+
+def _window_slices(corners: Tensor, size: int) -> list[tuple]:
+    """For each picture the index of its window in (B, C, H, W); corners: (B, 2)."""
+    across = [(slice(r, r + size), slice(c, c + size)) for r, c in corners.tolist()]
+    return [(i, slice(None), *window) for i, window in enumerate(across)]
 
 
 def aupc(
