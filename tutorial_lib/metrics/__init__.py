@@ -8,7 +8,7 @@ from tutorial_lib.metrics.agreement import (
     rank_correlation,
 )
 from tutorial_lib.metrics.axioms import axiom_gaps, completeness_gap
-from tutorial_lib.metrics.information import information_curve
+from tutorial_lib.metrics.information import Information, information_curve
 from tutorial_lib.metrics.localisation import (
     class_difference,
     grid_pointing_game,
@@ -24,7 +24,7 @@ from tutorial_lib.metrics.total_variation import (
 )
 
 __all__ = [  # written out, so that type checkers can read it
-    "aupc", "autvc", "average_total_variation", "axiom_gaps", "class_difference",
+    "Information", "aupc", "autvc", "average_total_variation", "axiom_gaps", "class_difference",
     "completeness_gap", "consistency", "correlation", "gini", "grid_pointing_game",
     "information_curve", "invariance", "multiscale_total_variation", "perturbation_curve",
     "randomisation", "rank_correlation", "salient_regions", "share_in_cell", "tile",
