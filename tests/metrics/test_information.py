@@ -98,7 +98,9 @@ def test_the_curve_is_its_definition_for_every_batch_size(kind):
         for i in range(2):
             wanted = slow_curve(x[i : i + 1], saliency[i].numpy(), known.numpy(), thresholds, kind)
             assert result.performance[i].numpy() == pytest.approx(wanted, abs=1e-6)
-            assert float(result.auc[i]) == pytest.approx(np.trapezoid(wanted, dx=1e-3), abs=1e-6)
+            assert float(result.auc[i]) == pytest.approx(
+                np.mean(wanted[1:] + wanted[:-1]) / 2, abs=1e-6
+            )
 
 
 def test_performance_may_only_grow_and_points_are_joined_by_lines():
