@@ -41,7 +41,7 @@ test:
 	@$(MAKE) --no-print-directory check || { echo; echo "make test FAILED: the line that says FAILED above names the step"; exit 1; }
 	@echo; echo "make test passed: lint, unit tests, site, $(words $(PAGES)) pages run and checked"
 
-check: lint $(SITE)
+check: lint types $(SITE)
 	@$(MAKE) --no-print-directory unit $(CHECKED)
 
 lint: .venv/installed

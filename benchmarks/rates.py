@@ -343,7 +343,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", **own)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument("--contenders", nargs="+", help='of those above, "ours" among them')
+    parser.add_argument("--contenders", nargs="+", help="those beside ours; all by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="append the rows to this CSV file")
     options = parser.parse_args()
@@ -362,7 +362,8 @@ def main() -> None:
             if method in ("IG", "SmoothGrad"):
                 print(f"  {agreement(contest)}")
             about = name, method, options.device, options.precision
-            names = options.contenders or list(contest.calls)
+            wanted = {"ours", *(options.contenders or contest.calls)}
+            names = [name for name in contest.calls if name in wanted]
             rows = measure(names, *about, rounds=options.rounds)
             for row in rows:
                 print(

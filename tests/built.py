@@ -12,6 +12,17 @@ SITE = ROOT / "_build/html"
 NO_SITE = "the site is not built: run `make book`"
 
 
+def python_blocks(page: str) -> list[str]:
+    """The Python code of a Markdown file of the repository, block by block."""
+    text = (ROOT / page).read_text("utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def make_targets() -> set[str]:
+    """The targets that the Makefile names at the start of a line."""
+    return set(re.findall(r"^([\w./]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
 def toc_pages() -> list[str]:
     """The pages of _toc.yml, such as book/01-taylor."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))

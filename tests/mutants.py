@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-FOLDERS = ["averaging", "cam", "fast", "metrics", "networks", "reproduce", "rules"]
+FOLDERS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/mutants.py"))
 # file of the package: the tests that must notice a mistake in it
 TESTS = {"heatmaps.py": ["test_heatmaps.py"]}
 # name: (file, text that occurs once, what replaces it)

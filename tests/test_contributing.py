@@ -10,14 +10,13 @@ import pytest
 import torch
 
 import tutorial_lib as tl
-from tests.built import ROOT
+from tests.built import ROOT, make_targets, python_blocks
 from tutorial_lib import checks
 from tutorial_lib.averaging import smoothing
 from tutorial_lib.averaging.engine import Block, Probes, average
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-CODE = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-PROBE, METHOD, ROW, TEST, MUTANT = CODE
+PROBE, METHOD, ROW, TEST, MUTANT = python_blocks("CONTRIBUTING.md")
 CHECK = "test_times_x_it_is_integrated_gradients_from_zero"
 
 
@@ -65,7 +64,5 @@ def test_its_mutant_is_noticed(example):
 
 
 def test_the_commands_that_it_names_exist():
-    makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"`make (\w+)", TEXT))
-    assert targets >= {"test", "mutants", "book"}
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    assert {"test", "mutants", "book"} <= targets <= make_targets()

@@ -10,6 +10,7 @@ import pytest
 from tests.built import ROOT
 from tests.mutants import MUTANTS
 
+pytestmark = pytest.mark.slow
 PASSED, FAILED = 0, 1  # pytest's exit codes; others are errors outside the tests
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -59,11 +60,14 @@ def publish_notebooks(app, exception):
 
 def formulas_are_literal(app, what, name, obj, options, lines):
     """An indented block of a docstring, before its first section, is a formula: keep its form."""
-    for i in range(len(lines) - 1, 0, -1):
-        before = [line for line in lines[:i] if line.strip()]
-        starts = lines[i].startswith("    ") and not lines[i - 1].strip()
-        if starts and before and not before[-1].startswith((" ", ":", ".. ", "-")):
-            lines[i:i] = ["::", ""]
+    above, found = " ", []  # the last line that is not empty
+    for line in lines:
+        begins = line.startswith("    ") and not above.startswith((" ", ":", ".. ", "-"))
+        if begins and not found[-1].strip():
+            found += ["::", ""]
+        found.append(line)
+        above = line if line.strip() else above
+    lines[:] = found
 
 
 def link_to_the_api(app, doctree):
@@ -74,7 +78,7 @@ def link_to_the_api(app, doctree):
     page = app.env.docname
     if page == API_PAGE:
         return
-    documented = _documented(app)
+    documented = _documented(app.srcdir)
     for literal in list(doctree.findall(nodes.literal)):
         found = API_NAME.match(literal.astext())
         if found and (name := _api_name(found[1], documented)):
@@ -91,9 +95,10 @@ def link_to_the_api(app, doctree):
         sections[-1] += paragraph
 
 
-def _documented(app) -> set[str]:
+@cache
+def _documented(folder: str) -> set[str]:
     """The names that the API page documents, without the package's."""
-    text = (Path(app.srcdir) / f"{API_PAGE}.md").read_text("utf-8")
+    text = (Path(folder) / f"{API_PAGE}.md").read_text("utf-8")
     return set(re.findall(r"^\.\. auto\w+:: tutorial_lib\.(\S+)", text, re.MULTILINE))
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import tutorial_lib as tl
+from tests.built import ROOT
 from tests.closed_forms import normal
 from tutorial_lib.fast.passes import NUMBERS_PER_PASS, Passes
 
@@ -14,6 +15,13 @@ def test_the_size_of_a_pass_follows_from_the_picture_and_from_nothing_else():
     assert Passes(None, torch.zeros(1, 3, 224, 224)).rows == rows >= 4
     assert Passes(None, torch.zeros(7, 3, 2240, 2240)).rows == 1
     assert Passes(7, torch.zeros(1, 3, 224, 224)).rows == 7
+
+
+def test_the_pages_say_how_large_a_pass_is():
+    cpu, gpu = (NUMBERS_PER_PASS[kind] // (3 * 224 * 224) for kind in ("cpu", "cuda"))
+    for page in ("api.md", "11-fast.md"):
+        text = " ".join((ROOT / "book" / page).read_text("utf-8").split())
+        assert f"{cpu} pictures of 224 x 224 on a CPU, {gpu} on a GPU" in text, page
 
 
 def test_slices_cover_every_row_once():

@@ -9,7 +9,7 @@ of all pictures into forward passes of at most `batch_size` rows, and it adds up
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -158,7 +158,7 @@ def average(
     standard_error: bool = False,
     gradient_of: Callable[..., Tensor] = gradients,
     per_picture: Mapping[str, Tensor] | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor | Any:  # a pair with a standard error, which a caller knows and a type checker not
     """Compute a weighted average of gradients, which is what every averaging method is.
 
         A(x) = sum_k share_k * weight_k * gradient_of(point_k)
@@ -172,8 +172,7 @@ def average(
         x: (B, ...) finite floating-point inputs.
         target: Class index, or LongTensor (B,) with one for each input.
         probes: Function from x to `Probes`, for example `partial(tl.probes.gaussian, sigma=0.2)`.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         progress: Whether to show a progress bar.
         standard_error: Whether to return the standard error of every entry of A, too. It comes
             from the spread of the independent draws, so it needs two of them at least.

@@ -2,16 +2,9 @@
 
 Methods that smooth another method are in `smoothing.py`.
 
-Every function has the form NAME(model, x, target, *, ...) and returns a tensor of the shape of x.
-Some arguments mean the same everywhere:
-
-model: any callable (nn.Module or function) from a batch (N, ...) to scores (N, C), whose rows are
-    independent; a module must be in eval mode. The model is left exactly as it was.
-x: (B, ...), a batch of finite floating-point inputs. target: int, or LongTensor (B,).
-batch_size: gradient evaluations per forward pass; None chooses. Memory grows with it alone.
-seed: the result depends on it, and never on batch_size. progress: whether to show a tqdm bar.
-
-All raise ValueError or TypeError that names the argument at fault.
+Every function has the form NAME(model, x, target, *, ...), leaves the model as it was and returns a
+tensor of the shape of x. The result depends on `seed` and never on `batch_size`, with which alone
+memory grows.
 """
 
 from collections.abc import Callable
@@ -42,8 +35,7 @@ def gradient(
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
         x: (B, ...) finite floating-point inputs.
         target: Class index, or LongTensor (B,) with one for each input.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
 
@@ -82,8 +74,7 @@ def gradient_x_input(
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
         x: (B, ...) finite floating-point inputs.
         target: Class index, or LongTensor (B,) with one for each input.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
 
@@ -138,8 +129,7 @@ def integrated_gradients(
             or "gauss-legendre"; `tl.probes.quadrature` says what they are.
         bounds: Pair (lower, upper) of the range of x, such as model.bounds. The noise baseline
             needs it.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise baselines.
         progress: Whether to show a progress bar.
 
@@ -200,8 +190,7 @@ def smooth_taylor(
             that range); `tl.sigma_from_level` converts.
         roots: R, or a tensor of given roots (R, B, ...), any set S of Eq. 8, which is averaged as
             it is; sigma and seed then play no part.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
         progress: Whether to show a progress bar.
 

@@ -1,14 +1,7 @@
 """Smoothing: a method's maps averaged over noise on the input, on the weights, or on both.
 
-Every function has the form of `methods.py`, and the same arguments and errors. Beside them:
-
-method: M, the method that is smoothed, any attribution function of this form; further keywords go
-    to it. The averaging methods draw fresh inner noise at each noisy copy, and all their probes
-    share forward passes. Any other M is called as M(model, points, target, ...) with up to
-    batch_size noisy copies, which may come from different pictures; it gets no seed, so it should
-    be deterministic. A keyword of such an M that is a tensor with a row for each picture, of as
-    many dimensions as x (a baseline each) or a LongTensor (B,), goes with its pictures.
-    Where M takes a keyword that the smoothing takes too, give it as functools.partial(M, ...).
+Every function has the form of `methods.py` and takes M, the method that is smoothed, with its
+keywords; `smoothgrad` says how M is called.
 """
 
 import difflib
@@ -64,8 +57,7 @@ def smoothgrad(
             see `tl.sigma_from_level`), a number or a tensor broadcastable to x.
         samples: n, the number of noisy copies of each input.
         method: M, the attribution function that is smoothed.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
         progress: Whether to show a progress bar.
         **keywords: Further keywords of M. Where the smoothing takes one of the same name, give it
@@ -125,8 +117,7 @@ def adaptgrad(
         confidence: c, between 0 and 1.
         samples: n, the number of noisy copies of each input.
         method: M, the attribution function that is smoothed; `tl.smoothgrad` says how.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
         progress: Whether to show a progress bar.
         **keywords: Further keywords of M. Where the smoothing takes one of the same name, give it
@@ -188,8 +179,7 @@ def noisegrad(
         weight_samples: n, the number of noisy networks.
         method: M, the attribution function that is smoothed; `tl.smoothgrad` says how. If M takes a
             module of the model (`layer`, `rule`), it finds it in the copy by its dotted name.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
         progress: Whether to show a progress bar.
         **keywords: Further keywords of M. Where the smoothing takes one of the same name, give it
@@ -249,8 +239,7 @@ def fusiongrad(
         weight_samples: n, the number of noisy networks.
         method: M, the attribution function that is smoothed; `tl.smoothgrad` says how. If M takes a
             module of the model (`layer`, `rule`), it finds it in the copy by its dotted name.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
         progress: Whether to show a progress bar.
         **keywords: Further keywords of M. Where the smoothing takes one of the same name, give it

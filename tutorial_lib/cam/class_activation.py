@@ -59,8 +59,7 @@ def grad_cam(
         channels: Which dimension of the layer's output the channels are: "first" (N, K, h, w) or
             "last" (N, h, w, K), as in Swin transformers. None tells them by the kind of layer, and
             by the shape of the map, whose height and width have the proportions of the picture.
-        batch_size: Number of pictures in a forward pass. By default it is 4 pictures of 224 x 224
-            on a CPU and 50 on a GPU.
+        batch_size: Pictures in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
 
@@ -140,8 +139,7 @@ def guided_grad_cam(
         layer: A module of the model, or its dotted name, as in `grad_cam`.
         upsample: "bilinear" or "receptive_field", as in `grad_cam`.
         channels: "first", "last" or None, as in `grad_cam`.
-        batch_size: Number of pictures in a forward pass. By default it is 4 pictures of 224 x 224
-            on a CPU and 50 on a GPU.
+        batch_size: Pictures in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
 

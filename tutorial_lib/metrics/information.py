@@ -78,8 +78,7 @@ def information_curve(
             it is drawn from `seed`, the same for all maps of a picture.
         fraction: Share of the pixels in the random mask, between 0 and 1.
         points: Number of points of the curve, evenly spaced in information.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the random mask.
         progress: Whether to show a progress bar.
 

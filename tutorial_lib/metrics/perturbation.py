@@ -112,8 +112,7 @@ def perturbation_curve(
         count: Number of windows.
         draws: Number of draws of noise for each window.
         softmax: Whether to take probabilities instead of the scores of the model.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
         progress: Whether to show a progress bar.
 
@@ -187,8 +186,10 @@ def perturbation_curve(
 
 def _window_slices(corners: Tensor, size: int) -> list[tuple]:
     """For each picture the index of its window in (B, C, H, W); corners: (B, 2)."""
-    across = [(slice(r, r + size), slice(c, c + size)) for r, c in corners.tolist()]
-    return [(i, slice(None), *window) for i, window in enumerate(across)]
+    return [
+        (i, slice(None), slice(row, row + size), slice(column, column + size))
+        for i, (row, column) in enumerate(corners.tolist())
+    ]
 
 
 def aupc(

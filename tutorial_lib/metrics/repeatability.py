@@ -61,8 +61,7 @@ def reliability(
         method: Any attribution function with a seed.
         view: Function from a map to what is compared of it, for example `tl.heatmap` or
             `tl.saliency_map`. By default the signed attributions are compared, entry by entry.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed from which the seeds of both calls follow.
         progress: Whether to show a progress bar.
         **keywords: Keywords of the method as it will be used, for example
@@ -130,8 +129,7 @@ def sample_until(
         max_rounds: Number of rounds after which sampling ends in any case, at least 2; the result
             says how far it came.
         view: Function from a map to what the reliability compares, as in `tl.reliability`.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed from which the seeds of all rounds follow.
         progress: Whether to show a progress bar.
         **keywords: Keywords of the method for one round, for example ``sigma=0.2, samples=20``.

@@ -90,8 +90,7 @@ def adaptive_noise(
             function of sigma (on a network with kinks still a rough one). By default each
             evaluation draws afresh, as in the paper, and the best value is the luckiest of up to
             41 noisy ones.
-        batch_size: Number of points in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed from which the noise of all evaluations follows.
         progress: Whether to show a progress bar.
 

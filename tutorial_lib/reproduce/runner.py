@@ -68,7 +68,7 @@ def run(
         effort: "full", "reduced" or "quick", as for `load_config`.
         conventions: "paper" or "program", as for `load_config`.
         seed: Seed of all noise.
-        batch_size: Number of points in a forward pass, by default 4 on a CPU and 50 on a GPU.
+        batch_size: Points in a forward pass; None chooses by the device and the size of x.
         threads: Number of threads of a worker on a CPU.
         progress: Whether to show a progress bar.
 

@@ -73,8 +73,7 @@ def deeplift(
             convolutions; after a sum it is what the first term follows.
         normalize: Whether to subtract the mean of the contributions to all classes (Sec. 3.6, for
             softmax).
-        batch_size: Number of inputs in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Inputs in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
 

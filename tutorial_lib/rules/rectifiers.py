@@ -43,8 +43,7 @@ def guided_backprop(
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
         x: (B, ...) finite floating-point inputs.
         target: Class index, or LongTensor (B,) with one for each input.
-        batch_size: Number of inputs in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Inputs in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
 
@@ -91,8 +90,7 @@ def deconvnet(
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
         x: (B, ...) finite floating-point inputs.
         target: Class index, or LongTensor (B,) with one for each input.
-        batch_size: Number of inputs in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Inputs in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
 

@@ -75,8 +75,7 @@ def lrp(
         bounds: Pair (lower, upper) of the inputs that are possible, the same for all pictures, for
             the z-box rule. None stands for "flat". Only "composite" takes it.
         biases: Whether biases keep their share; False leaves them out of all denominators.
-        batch_size: Number of inputs in a forward pass. By default it is 4 pictures of 224 x 224 on
-            a CPU and 50 on a GPU.
+        batch_size: Inputs in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
 
