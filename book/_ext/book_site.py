@@ -64,7 +64,7 @@ def formulas_are_literal(app, what, name, obj, options, lines):
     for line in lines:
         begins = line.startswith("    ") and not above.startswith((" ", ":", ".. ", "-"))
         if begins and not found[-1].strip():
-            found += ["::", ""]
+            found += [".. code-block:: text", ""]
         found.append(line)
         above = line if line.strip() else above
     lines[:] = found
