@@ -236,10 +236,8 @@ def broadcastable(name: str, value: float | Tensor, x: Tensor) -> Tensor:
         raise TypeError(f"{name}: expected real numbers, got dtype {value.dtype}")
     if value.ndim == 0:
         value = value.reshape([1] * x.ndim)
-    fits = value.ndim == x.ndim and all(
-        a in (1, b) for a, b in zip(value.shape, x.shape, strict=True)
-    )
-    if not fits:
+    sizes = zip(value.shape, x.shape, strict=False)
+    if value.ndim != x.ndim or any(size not in (1, of_x) for size, of_x in sizes):
         raise ValueError(
             f"{name}: expected a number or a tensor of the shape of x, {tuple(x.shape)}, where a "
             f"dimension may be 1, got shape {tuple(value.shape)}"

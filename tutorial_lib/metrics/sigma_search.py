@@ -200,8 +200,7 @@ class _Evaluations:
 def _one_each(name: str, values: object, count: int) -> Tensor:
     """Check that a function returned a real number for each picture; return them in float64."""
     try:
-        if not isinstance(values, Tensor):
-            values = torch.as_tensor(values, dtype=torch.float64)
+        values = torch.as_tensor(values, dtype=None if hasattr(values, "dtype") else torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name}: expected it to return numbers, got {values!r}") from None
     if values.is_complex() or values.numel() != count:

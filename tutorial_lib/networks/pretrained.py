@@ -256,10 +256,7 @@ def _lite(name: str) -> Classifier:
     timm = checks.extra("timm", "networks")
     network = timm.create_model(f"tf_{name}", pretrained=False)
     expected, state = network.state_dict(), _read(path, name)
-    layouts = [
-        [(key.rpartition(".")[2], value.shape) for key, value in tensors.items()]
-        for tensors in (expected, state)
-    ]
+    layouts = [[(k.rpartition(".")[2], v.shape) for k, v in t.items()] for t in (expected, state)]
     if layouts[0] != layouts[1]:
         raise ValueError(
             f"name: {path.name} holds {len(state)} tensors; their number or shapes are not those "
@@ -376,8 +373,5 @@ def _device(device) -> torch.device:
 
 def _unknown(name: str, names: list[str], hint: str) -> ValueError:
     """Make the error for an unknown name, with the names that are most like it."""
-    close = difflib.get_close_matches(
-        name, names, n=len(names) if len(names) < 20 else 5, cutoff=0.4
-    )
-    rest = [n for n in names if n not in close] if len(names) < 20 else []
-    return ValueError(f"name: {name!r} given, expected one of {', '.join(close + rest)}; {hint}")
+    names = sorted(names, key=lambda n: -difflib.SequenceMatcher(None, n, name).ratio())
+    return ValueError(f"name: {name!r} given, expected one of {', '.join(names[:12])}; {hint}")

@@ -77,15 +77,8 @@ def riemann(
         raise ValueError(f"steps: expected a divisor of {intervals}, got {steps}")
     heights = slope[intervals // steps :: intervals // steps]
     fig, (left, right) = _two_panels(3.0, [1.5, 1])
-    left.bar(
-        np.arange(steps) / steps,
-        heights,
-        width=1 / steps,
-        align="edge",
-        color=COLOURS[4],
-        edgecolor="white",
-        linewidth=0.6,
-    )
+    style = dict(width=1 / steps, align="edge", color=COLOURS[4], edgecolor="white", lw=0.6)
+    left.bar(np.arange(steps) / steps, heights, **style)
     left.plot(np.linspace(0, 1, len(slope)), slope, color=COLOURS[0], lw=1.2)
     left.axhline(0, color="0.35", lw=0.8)
     left.set(xlabel="a, from baseline to picture", ylabel="slope of the score", xlim=(0, 1))
@@ -202,10 +195,9 @@ def network(columns: Sequence[Sequence[str]], weights: Sequence, titles: Sequenc
         for k, column in enumerate(columns)
     ]
     for k, matrix in enumerate(weights):
-        for i, row in enumerate(matrix):
-            for j, w in enumerate(row):
-                if w:
-                    _arrow(ax, positions[k][j], positions[k + 1][i], float(w))
+        for (i, j), w in np.ndenumerate(np.asarray(matrix)):
+            if w:
+                _arrow(ax, positions[k][j], positions[k + 1][i], float(w))
     box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": "0.35"}
     for column_positions, texts in zip(positions, columns, strict=True):
         for position, text in zip(column_positions, texts, strict=True):
@@ -243,9 +235,8 @@ def dots(
         ['IG', 'SmoothTaylor']
     """
     height = 0.9 + 0.26 * len(labels)
-    fig, axes = plt.subplots(
-        1, len(panels), figsize=(7.2, height), sharey=True, squeeze=False, layout="constrained"
-    )
+    options = dict(sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(1, len(panels), figsize=(7.2, height), **options)
     plt.close(fig)
     colours = list(colours or [0] * len(labels))
     for ax, (title, (values, errors)) in zip(axes[0], panels.items(), strict=True):
