@@ -43,3 +43,9 @@ def test_pictures_with_nan_or_infinity_are_named_and_not_drawn(bad):
 def test_a_heatmap_is_a_batch_of_floats(bad):
     with pytest.raises((TypeError, ValueError), match=r"^heatmap: "):
         normalize(bad)
+
+
+def test_half_precision_attributions_have_finite_maps():
+    attribution = torch.tensor([40000.0, 10000.0], dtype=torch.float16).expand(1, 3, 1, 2)
+    assert tl.heatmap(attribution).tolist() == [[[120000.0, 29994.0 + 6]]]
+    assert tl.saliency_map(attribution).tolist() == [[[1.0, 0.0]]]

@@ -1,6 +1,7 @@
 """Clear errors for bad input: which argument, what was given, what is accepted, what to do."""
 
 import contextlib
+import copy
 import importlib
 import threading
 import warnings
@@ -21,7 +22,7 @@ MODEL_LOCK = threading.RLock()
 FLAT = 1e-6
 SKIP = "`with tl.skip_model_check():` explains it all the same"
 _check_is_on = ContextVar("model check", default=True)
-_findings_of: WeakKeyDictionary[Callable, dict[tuple, "Findings"]] = WeakKeyDictionary()
+_findings_of: WeakKeyDictionary[nn.Module, dict[tuple, "Findings"]] = WeakKeyDictionary()
 
 
 def model(value: Callable) -> None:
@@ -61,6 +62,18 @@ def weights(value: Callable) -> None:
         )
 
 
+def copied(value: nn.Module, purpose: str) -> nn.Module:
+    """Copy a module, without the hooks that another thread has on it for a moment."""
+    try:
+        with MODEL_LOCK:
+            return copy.deepcopy(value)
+    except Exception as error:  # a part of it that cannot be copied may raise anything
+        raise TypeError(
+            f"model: {purpose} needs a copy of it, and copy.deepcopy says: {error}. If it keeps a "
+            "tensor of a call (self.features = ...), let it keep features.detach()"
+        ) from error
+
+
 def pictures(x: Tensor) -> Tensor:
     """Check a batch (B, ...) of finite floating-point numbers and return it detached."""
     if not isinstance(x, Tensor):
@@ -92,9 +105,9 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
             raise ValueError(f"target: expected a class index, got {value}")
         value = torch.full((batch,), int(value))
     elif not isinstance(value, Tensor):
+        listed = "torch.as_tensor(target)" if hasattr(value, "__len__") else "model(x).argmax(1)"
         raise TypeError(
-            f"target: expected an int or a LongTensor (B,), got {_kind(value)}; "
-            "torch.as_tensor(target) makes a tensor of a list or an array"
+            f"target: expected an int or a LongTensor (B,), got {_kind(value)}; try {listed}"
         )
     if value.dtype != torch.int64:
         hint = "target.argmax(1) of one-hot rows" if value.ndim == 2 else "target.long()"
@@ -103,10 +116,11 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
         )
     if value.shape != (batch,):
         hints = {0: "int(target)", 2: "target[:, 0], or target.argmax(1) of one-hot rows"}
+        hints |= {1: "target.expand(len(x))"} if value.shape == (1,) else {}
         raise ValueError(
             f"target: expected an int or shape ({batch},), one class for each of the {batch} "
             f"pictures of x, got shape {tuple(value.shape)}; try "
-            f"{hints.get(value.ndim, 'model(x).argmax(1)')}"
+            f"{hints.get(value.ndim, 'model(x).argmax(1), the predicted classes')}"
         )
     if int(value.min()) < 0:
         raise ValueError(f"target: expected class indices from 0, got {int(value.min())}")
@@ -121,7 +135,7 @@ def score_table(value: object, rows: int) -> Tensor:
     raise error(
         f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} rows, "
         f"it returned {_kind(value)}. Give a function that picks the scores, for example "
-        f"{_wrapper(value)}"
+        f"{_wrapper(value, rows)}"
     )
 
 
@@ -143,10 +157,12 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
     return value
 
 
-def _wrapper(value: object) -> str:
+def _wrapper(value: object, rows: int) -> str:
     """Return the line of code that makes scores (N, C) of what a model returned."""
     if isinstance(value, Tensor):
         lines = {1: "[:, None]", 2: ".float()", 4: "[:, :, row, column]"}  # 4: segmentation
+        if value.ndim < 2 and value.shape != (rows,):  # a squeeze() has dropped the only row
+            lines[value.ndim] = ".reshape(len(z), -1)"
         return f"lambda z: model(z){lines.get(value.ndim, '.flatten(1)')}"
     if isinstance(value, dict):
         names = [key for key in ("logits", "out", "scores") if key in value] or [*value, "logits"]
@@ -159,7 +175,7 @@ def gradient(value: Tensor | None) -> Tensor:
     if value is None:
         raise ValueError(
             "model: its output does not depend on its input (is there a detach(), a no_grad() "
-            "block or a rounding inside?), so it has no gradient to explain"
+            "block, an argmax or a comparison inside?), so it has no gradient to explain"
         )
     return value
 
@@ -177,9 +193,9 @@ def result(value: Tensor) -> None:
     finite = value.isfinite().flatten(1).all(1)  # (B,)
     if not bool(finite.all()):
         raise ValueError(
-            "model: its gradients are NaN or infinite for pictures "
-            f"{(~finite).nonzero().flatten().tolist()} of x. A square root, logarithm or division "
-            "at 0 is the usual cause; look at model(x) there and nearby"
+            "model: its scores or gradients are NaN or infinite for pictures "
+            f"{(~finite).nonzero().flatten().tolist()} of x, in {value.dtype}. A square root, "
+            "logarithm or division at 0 is the usual cause; look at model(x) there and nearby"
         )
 
 
@@ -385,19 +401,21 @@ class Findings:
     Args:
         fixed_rows: Whether the model takes batches of as many rows as x has, and no others.
         ending: "softmax" or "sigmoid" if that is the last thing that the model does, else "".
+        own_backward: Name of a torch.autograd.Function of the model's own, or "" if it has none.
     """
 
     fixed_rows: bool = False
     ending: str = ""
+    own_backward: str = ""
 
 
 @contextlib.contextmanager
 def skip_model_check() -> Iterator[None]:
     """Leave out the check that a model's rows are independent and its scores repeat, inside a with.
 
-    The check costs six rows of a forward pass, once for a model and a shape of x (for each call
-    where the model is a function written anew for it, such as a lambda). Skip it where you know
-    the answer: maps of a model whose rows influence one another are wrong.
+    The check costs six rows of a forward pass, once for a module and a shape of x, and at each call
+    for a function. Skip it where you know the answer: maps of a model whose rows influence one
+    another are wrong.
 
     Returns:
         Context manager; after it models are checked as before.
@@ -426,16 +444,14 @@ def skip_model_check() -> Iterator[None]:
 def examine(model: Callable, x: Tensor) -> Findings:
     """Raise ValueError for a model whose rows influence one another or whose scores change.
 
-    A model is examined once for each shape, dtype and device of x, (B, ...). `skip_model_check`
-    leaves it out.
+    A module is examined once for each shape, dtype and device of x, (B, ...), and a function at
+    each call, as it may hold a module that is in training mode by then. `skip_model_check` leaves
+    it out.
     """
     if not _check_is_on.get():
         return Findings()
     key = (x.shape, x.dtype, x.device)
-    try:
-        known = _findings_of.setdefault(model, {})
-    except TypeError:  # a callable that cannot be referred to weakly, or not hashed
-        known = {}
+    known = _findings_of.setdefault(model, {}) if isinstance(model, nn.Module) else {}
     if key not in known:
         known[key] = _compare_rows(model, x)
     return known[key]
@@ -444,29 +460,32 @@ def examine(model: Callable, x: Tensor) -> Findings:
 def _compare_rows(model: Callable, x: Tensor) -> Findings:
     """Compare the scores of rows alone, together and once more."""
     rows = _two_rows(x)
-    together, ending = _scores_and_ending(model, rows)
+    together, ending, own = _scores_and_graph(model, rows)
     alone = [_scores(model, row) for row in rows.split(1)]
     fixed = any(scores is None for scores in (together, *alone))
-    if fixed:  # perhaps it holds a tensor with a row for each picture: then it takes len(x) rows
-        rows, together = x, _scores(model, x)
+    if fixed:
+        if together is None or len(x) > 1:  # perhaps it holds a tensor with a row for each picture
+            rows, together = x, _scores(model, x)
         if together is None:
-            return Findings(ending=ending)
-        changed = torch.cat([x[:1], _other_rows(x[1:])]) if len(x) > 1 else x
+            return Findings(ending=ending, own_backward=own)
+        changed = torch.cat([rows[:1], _other_rows(rows[1:])]) if len(rows) > 1 else rows
         alone, together = [_scores(model, changed)[:1]], together[:1]
     again = _scores(model, rows)
     if again is None or _differ(together, again[: len(together)], x):
         raise ValueError(
             "model: its scores change from call to call with the same input. F.dropout drops at "
-            "random unless it gets training=self.training; noise made in forward() needs a fixed "
-            f"seed. {SKIP}"
+            "random unless it gets training=self.training; a network inside a function may be in "
+            f"training mode: call its eval(); noise in forward() needs a fixed seed. {SKIP}"
         )
     if _differ(together, torch.cat(alone), x):
         raise ValueError(
             "model: the scores of a row change with the other rows of its batch, so each map would "
-            "be of a mixture. A mean, norm or softmax over dimension 0 (or dynamic quantization) "
-            f"does that; let it go over the others: z - z.mean(1, keepdim=True). {SKIP}"
+            "be of a mixture. A mean, norm or softmax over dimension 0 does that; let it go over "
+            "the others: z - z.mean(1, keepdim=True). So do batch norm in training mode (call "
+            "eval() on a network inside a function), nn.LSTM or nn.MultiheadAttention without "
+            f"batch_first=True, state kept between calls, and dynamic quantization. {SKIP}"
         )
-    return Findings(fixed_rows=fixed, ending=ending)
+    return Findings(fixed and len(rows) == len(x), ending, own)
 
 
 def _other_rows(row: Tensor) -> Tensor:
@@ -492,23 +511,41 @@ def _scores(model: Callable, rows: Tensor) -> Tensor | None:
     return scores if len(scores) == len(rows) else None
 
 
-def _scores_and_ending(model: Callable, rows: Tensor) -> tuple[Tensor | None, str]:
-    """Return the scores, and "softmax" or "sigmoid" if the graph of the model ends in it."""
+def _scores_and_graph(model: Callable, rows: Tensor) -> tuple[Tensor | None, str, str]:
+    """Return the scores, and what their graph says: `ending` and `own_backward` of Findings."""
     with torch.enable_grad():
         scores = _scores(model, rows.detach().clone().requires_grad_())
     if scores is None or scores.grad_fn is None:
-        return scores, ""
-    node = scores.grad_fn
+        return scores, "", ""
+    return scores.detach(), _ending(scores.grad_fn), _own_backward(scores.grad_fn)
+
+
+def _ending(node: torch.autograd.graph.Node) -> str:
+    """Return "softmax" or "sigmoid" if the graph of the scores ends in it, else ""."""
     for _ in range(4):  # through a slice, a view or a column that is added
         name = node.name().lower()
         for ending in ("softmax", "sigmoid"):
             if ending in name and "log" not in name:
-                return scores.detach(), ending
+                return ending
         following = [n for n, _ in node.next_functions if n is not None]
         if len(following) != 1:
             break
         node = following[0]
-    return scores.detach(), ""
+    return ""
+
+
+def _own_backward(node: torch.autograd.graph.Node) -> str:
+    """Name a torch.autograd.Function in a graph that is neither PyTorch's nor ours; "" if none."""
+    seen, waiting = set(), [node]
+    while waiting:
+        node = waiting.pop()
+        function = getattr(type(node), "_forward_cls", None)
+        if function and function.__module__.split(".")[0] not in ("torch", "tutorial_lib"):
+            return function.__name__
+        new = {n for n, _ in node.next_functions if n is not None} - seen
+        seen |= new
+        waiting.extend(new)
+    return ""
 
 
 def _differ(one: Tensor, other: Tensor, x: Tensor) -> bool:
@@ -518,9 +555,12 @@ def _differ(one: Tensor, other: Tensor, x: Tensor) -> bool:
         eps = max(eps, torch.finfo(torch.get_autocast_dtype(x.device.type)).eps)
     elif x.device.type != "cpu":
         eps = max(eps, 2**-11)  # factors may be rounded to TF32
-    scale = torch.maximum(one.abs(), other.abs()).nan_to_num().amax(0)  # (C,)
-    tolerance = eps**0.5 * scale + 8 * eps * scale.amax()  # (C,)
-    return bool(((one - other).abs() > tolerance).any())
+    size = torch.maximum(one.abs(), other.abs()).nan_to_num(0, 0, 0)
+    # What a score changes by from row to row, as a large number may be added to all of them.
+    change = one.nan_to_num(0, 0, 0).diff(dim=0).abs().amax(0) if len(one) > 1 else size[0]  # (C,)
+    tolerance = eps**0.5 * change + min(100 * eps, eps**0.5) * size.amax()
+    same = ((one - other).abs() <= tolerance) | (one == other) | (one.isnan() & other.isnan())
+    return not bool(same.all())
 
 
 def warn_if_saturated(

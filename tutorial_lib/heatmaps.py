@@ -13,7 +13,7 @@ def heatmap(attribution: Tensor) -> Tensor:
         attribution: A, (B, C, H, W) finite floating-point attributions.
 
     Returns:
-        (B, H, W) heatmaps, in the units of the attribution.
+        (B, H, W) heatmaps, in the units of the attribution and in float32, or float64 for float64.
 
     Raises:
         TypeError: attribution is not a floating-point tensor.
@@ -24,7 +24,8 @@ def heatmap(attribution: Tensor) -> Tensor:
         >>> tl.heatmap(torch.tensor([[[[1.0, -2.0]], [[3.0, 1.0]]]]))
         tensor([[[ 4., -1.]]])
     """
-    return _checked("attribution", attribution, "(B, C, H, W)").sum(1)
+    attribution = _checked("attribution", attribution, "(B, C, H, W)")
+    return attribution.sum(1, dtype=torch.promote_types(attribution.dtype, torch.float32))
 
 
 def saliency_map(attribution: Tensor) -> Tensor:

@@ -204,6 +204,7 @@ def test_the_training_mode_error_says_why_and_what_to_do():
         tl.gradient(nn.Linear(6, 3).train(), X, 0)
 
 
+@pytest.mark.slow
 def test_a_picture_without_a_batch_dimension_is_named_before_the_network_fails():
     model = tl.load_model(device="cpu")
     with pytest.raises(ValueError, match=r"x: .*x\[None\]"):

@@ -50,6 +50,59 @@ def test_scores_that_change_from_call_to_call_are_refused(name):
             FUNCTIONS[name](Model(before), X)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_score_of_nan_or_an_offset_does_not_hide_rows_that_mix(rows):
+    def offset(z):
+        return 1000 + 0.1 * (z - z.mean(0))
+
+    standardised = Model(lambda z: (z - z.mean(0)) / (z.std(0) + 1e-8))  # std of one row is NaN
+    for net in (standardised, Model(lambda z: z / (z.var(0) + 1e-5).sqrt()), offset):
+        with pytest.raises(ValueError, match="scores of a row change"):
+            tl.gradient(net, X[:rows].float() if net is offset else X[:rows], 0)
+
+
+def test_an_offset_does_not_hide_scores_that_change():
+    with pytest.raises(ValueError, match="its scores change"):
+        tl.gradient(lambda z: 300 + 0.02 * F.dropout(z), X.float(), 0)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_model_that_refuses_single_rows_is_examined(rows):
+    norm = nn.BatchNorm1d(6, track_running_stats=False).double().eval()
+    in_training = nn.BatchNorm1d(6).double()
+    for before in (norm, in_training):
+        net = Model(lambda z, norm=before: norm(z)).net
+        function = lambda z, norm=before, net=net: net(norm(z))  # noqa: E731
+        with pytest.raises(ValueError, match=r"scores of a row change.*eval\(\)"):
+            tl.smoothgrad(function, X[:rows], 0, sigma=0.2, samples=5)
+
+
+def test_a_function_is_examined_at_each_call_as_its_network_may_train_by_then():
+    net = nn.Sequential(nn.Dropout(), tanh_mlp()).eval()
+
+    def function(z):
+        return net(z)
+
+    tl.gradient(function, X, 0)
+    net.train()
+    with pytest.raises(ValueError, match=r"its scores change.*eval\(\)"):
+        tl.gradient(function, X, 0)
+
+
+def test_a_score_of_nan_is_refused_also_where_its_gradient_is_a_number():
+    for explain in (tl.gradient, tl.integrated_gradients):
+        with pytest.raises(
+            ValueError, match=r"scores or gradients are NaN .* pictures \[0, 1, 2\]"
+        ):
+            explain(torch.log, -1 - X.abs(), 0)
+
+
+def test_a_result_that_half_precision_cannot_hold_is_refused():
+    x = torch.full((1, 2), 250.0, dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"infinite .* torch\.float16"):
+        tl.gradient_x_input(lambda z: z * 300 - 60000, x, 0)
+
+
 def test_pictures_that_are_zero_or_equal_do_not_hide_it():
     for x in (torch.zeros(1, 6).double(), X[:1].expand(3, -1), torch.ones(2, 6).double()):
         with pytest.raises(ValueError, match="scores of a row change"):
@@ -210,6 +263,7 @@ def test_a_target_of_another_form_is_told_what_to_write(target, kind, hint):
     assert hint in str(error.value)
 
 
+@pytest.mark.slow
 def test_exported_traced_and_parallel_modules_are_explained():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()

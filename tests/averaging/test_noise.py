@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import tutorial_lib as tl
 from tests.closed_forms import normal
@@ -132,6 +133,7 @@ def test_levels_take_bounds_of_several_forms_and_refuse_bad_numbers():
             tl.level_from_sigma(bad, RANGE)
 
 
+@pytest.mark.slow
 def test_real_preprocessed_pictures_lie_within_the_bounds_of_their_network():
     model = tl.load_model(device="cpu")
     x = model.preprocess([tl.load_image(name) for name in tl.list_images()])
@@ -145,3 +147,10 @@ def test_the_papers_sigmas_convert_to_another_normalisation():
     low, high = tl.noise.IMAGENET_BOUNDS
     assert low.flatten().tolist() == pytest.approx([-2.118, -2.036, -1.804], abs=1e-3)
     assert high.flatten().tolist() == pytest.approx([2.249, 2.429, 2.640], abs=1e-3)
+
+
+def test_complex_weights_get_real_factors():
+    net = nn.Module()
+    net.weight = nn.Parameter(torch.randn(4, dtype=torch.cfloat))
+    factor = tl.noise.reweighted(net.eval(), sigma=0.5, seed=0).weight / net.weight
+    assert factor.real.std() > 0.1 and factor.imag.abs().max() < 1e-6

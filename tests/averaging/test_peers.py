@@ -17,7 +17,10 @@ RULES = {
     "gauss-legendre": "gausslegendre",
     # Not riemann_trapezoid: captum's weights sum to (n - 1)/n there.
 }
-pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require"),
+]
 TARGET = torch.tensor([3, 285])
 
 

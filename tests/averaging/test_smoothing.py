@@ -391,3 +391,14 @@ def test_a_number_of_numpy_is_a_number_of_roots():
     net, x = tanh_mlp(), normal(2, 6)
     found = tl.smooth_taylor(net, x, 1, sigma=0.1, roots=np.int64(3))
     assert torch.equal(found, tl.smooth_taylor(net, x, 1, sigma=0.1, roots=3))
+
+
+def test_a_method_of_the_users_that_calls_autograd_can_be_smoothed():
+    def mine(model, x, target):
+        x = x.clone().requires_grad_()
+        score = model(x).gather(1, target[:, None]).sum()
+        return torch.autograd.grad(score, x)[0]
+
+    net, x, options = tanh_mlp(), normal(2, 6), dict(sigma=0.1, samples=4)
+    found = tl.smoothgrad(net, x, 1, method=mine, **options)
+    assert torch.allclose(found, tl.smoothgrad(net, x, 1, **options)) and not found.requires_grad

@@ -215,6 +215,7 @@ def test_a_centre_is_the_middle_of_what_a_cell_looks_at(layers):
 
 
 @pytest.mark.parametrize("name, layer, start, step", KNOWN)
+@pytest.mark.slow
 def test_known_networks_have_centres_where_strides_and_padding_put_them(name, layer, start, step):
     slow = dict(init_weights=False) if name in ("vgg16", "inception_v3") else {}
     lite = name == "efficientnet_lite0"  # its padding depends on the size
@@ -322,6 +323,7 @@ def nets():
 
 
 @pytest.mark.parametrize("name, layer", LAYERS)
+@pytest.mark.slow
 def test_captum_agrees_on_grad_cam_also_where_a_rectifier_overwrites_the_layer(nets, name, layer):
     net, x, target = nets[name]
     theirs = peer.LayerGradCam(net, net.get_submodule(layer))

@@ -27,6 +27,7 @@ def shaken(model):
 
 
 @pytest.mark.parametrize("name, left", [("resnet18", 0), ("mobilenet_v2", 0), ("densenet121", 62)])
+@pytest.mark.slow
 def test_folding_changes_no_score_and_leaves_only_norms_that_do_not_follow_a_convolution(
     name, left
 ):
@@ -139,6 +140,7 @@ def test_scores_that_are_not_finite_are_refused():
         prepare(net, normal(1, 1, 2, 2, dtype=torch.float32))
 
 
+@pytest.mark.slow
 def test_a_loaded_network_can_be_prepared_again_and_its_input_is_left_alone():
     model = tl.load_model("efficientnet_lite0", device="cpu")
     x = model.preprocess(tl.load_image("coffee"))
@@ -148,6 +150,7 @@ def test_a_loaded_network_can_be_prepared_again_and_its_input_is_left_alone():
     assert torch.equal(x, before)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_prepared_network_are_those_of_the_network():
     model, x = shaken(torchvision.models.mobilenet_v2()), normal(2, 3, 64, 64)
     target = torch.tensor([3, 500])
@@ -244,3 +247,41 @@ def test_a_norm_of_an_output_that_was_written_over_is_not_folded():
     net, x = shaken(Written()), normal(2, 3, 8, 8)
     fast = prepare(net, x)
     assert norms(fast) == 1 and torch.allclose(fast(x), net(x), rtol=1e-9)
+
+
+def test_a_module_that_keeps_a_tensor_of_a_call_can_be_prepared():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, z):
+            self.features = self.layer(z)
+            return self.features
+
+    net, x = Keeps().eval(), torch.randn(2, 6)
+    scores = net(x)
+    assert net.features.requires_grad and torch.allclose(tl.prepare(net, x)(x), scores)
+
+
+READERS = {
+    "where": lambda z: torch.where(z > 3)[0].numel() == 0,
+    "in": lambda z: 3.5 not in z,
+    "unique": lambda z: len(torch.unique_consecutive(z.round())) == 1,
+    "format": lambda z: float(f"{z.max():.2f}") < 3,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_norms_are_not_folded_where_values_are_read_in_another_way(name):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)
+
+        def forward(self, z):
+            y = self.a(z) if READERS[name](z) else self.a(-z)
+            return self.b(y).mean((2, 3))
+
+    prepared = tl.prepare(Branches().eval(), torch.rand(2, 1, 4, 4))
+    assert isinstance(prepared.b, nn.BatchNorm2d)

@@ -294,6 +294,7 @@ def test_lrp_that_leaves_biases_out_sums_to_the_score(name):
 
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
+@pytest.mark.slow
 def test_captum_agrees_on_guided_backprop_and_deconvnet():
     resnet = torchvision.models.resnet18(weights=None).double().eval()  # skips, one ReLU used twice
     for net, x in ((convnet(bias=True), pictures()), (resnet, normal(2, 3, 64, 64))):
@@ -468,6 +469,7 @@ def test_lrp_z_box_follows_a_first_step_that_turns_the_bounds_round():
 
 
 @pytest.mark.parametrize("rule", ["epsilon", "composite"])
+@pytest.mark.slow
 def test_lrp_of_a_real_network_survives_float32(rule):
     lite = tl.load_model("efficientnet_lite0", device="cpu")
     x = lite.preprocess(tl.load_image("coffee"))
@@ -585,6 +587,7 @@ def test_a_constant_that_widens_the_values_is_no_part_of_the_layer():
 
 
 @pytest.mark.parametrize("method", [tl.lrp, tl.guided_backprop, tl.deconvnet])
+@pytest.mark.slow
 def test_a_device_gives_the_same_map(device, method):
     torch.manual_seed(0)
     net, x = torchvision.models.resnet18().double().eval(), normal(1, 3, 64, 64)

@@ -231,6 +231,7 @@ def by_the_oracle(net, x, b, target, rule):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", NETS)
+@pytest.mark.slow
 def test_no_network_gets_other_numbers_than_from_the_definitions(name, rule):
     target = torch.tensor([0, 1, 2])
     for seed in range(2 if "conv" in name or "pool" in name else 5):

@@ -359,6 +359,7 @@ NETWORKS["inception_v3"] = 96
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_the_sums_hold_on_torchvisions_networks(name):
     torch.manual_seed(0)
     extra = dict(init_weights=False) if name == "inception_v3" else {}
@@ -380,6 +381,7 @@ def test_the_sums_hold_on_torchvisions_networks(name):
         assert gap(model, found, x, b, target) < allowed, rule
 
 
+@pytest.mark.slow
 def test_the_sums_hold_on_a_trained_network():
     model = tl.load_model("efficientnet_lite0", device="cpu")
     x, target = model.preprocess(tl.load_image("coffee")), torch.tensor([967])
@@ -391,6 +393,7 @@ def test_the_sums_hold_on_a_trained_network():
     assert float((maps["rescale"] - maps["reveal_cancel"]).norm()) > 0.01
 
 
+@pytest.mark.slow
 def test_reveal_cancel_keeps_its_values_in_float32():
     # Where a part is empty but for rounding its quotient is noise, though the sum stays right.
     torch.manual_seed(0)
@@ -426,6 +429,7 @@ def test_constants_that_the_values_make_are_refused(step):
 
 
 @pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.slow
 def test_a_device_gives_the_same_map(device, rule):
     torch.manual_seed(0)
     net = torchvision.models.resnet18().double().eval()

@@ -31,7 +31,9 @@ class Recurrent(nn.Module):
 def test_without_a_rectifier_the_map_is_the_gradient_and_a_warning_says_so(name):
     for net in (network(nn.GELU()), network(), Recurrent().eval()):
         net(X)
-        with pytest.warns(UserWarning, match=f"model: {name} changes.*its plain gradient"):
+        with pytest.warns(
+            UserWarning, match=f"model: {name} changes.*the gradient of its operations"
+        ):
             found = METHODS[name](net, X, 1)
         assert torch.allclose(found, tl.gradient(net, X, 1), atol=1e-7)
 
@@ -87,3 +89,62 @@ def test_a_model_that_fills_a_buffer_of_its_own_at_random_is_followed():
 
     for method in (tl.deeplift, tl.lrp, tl.guided_backprop):
         assert method(model, X, 1).shape == X.shape
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_rectifiers_are_known_in_every_spelling(name):
+    zero = torch.tensor(0.0, dtype=X.dtype)
+    spellings = (
+        lambda z: z.clamp(min=zero),
+        lambda z: z.fmax(zero),
+        lambda z: nn.functional.leaky_relu(z, 0.0),
+    )
+    net = network(nn.Identity())
+    wanted = METHODS[name](Spelled(net, torch.relu), X, 1)
+    for spelling in spellings:
+        assert torch.equal(METHODS[name](Spelled(net, spelling), X, 1), wanted)
+
+
+class Spelled(nn.Module):
+    """A network whose rectifier is a function."""
+
+    def __init__(self, net, rectifier):
+        super().__init__()
+        self.net, self.rectifier = net, rectifier
+        self.eval()(X)
+
+    def forward(self, z):
+        for layer in self.net:
+            z = self.rectifier(z) if isinstance(layer, nn.Identity) else layer(z)
+        return z
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_path_of_complex_numbers_keeps_its_gradient(name):
+    def spectrum(z):
+        return torch.fft.rfft(z.flatten(1)).abs()
+
+    with pytest.warns(UserWarning, match="gradient of its operations"):
+        found = METHODS[name](spectrum, X, 1)
+    assert torch.allclose(found, tl.gradient(spectrum, X, 1), atol=1e-7)
+
+
+class StraightThrough(torch.autograd.Function):
+    """0 or 1, whose backward pass is that of the identity."""
+
+    @staticmethod
+    def forward(context, z):
+        return (z > 0).to(z)
+
+    @staticmethod
+    def backward(context, grad_output):
+        return grad_output
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_backward_pass_of_the_models_own_is_named(name):
+    def binary(z):
+        return StraightThrough.apply(z.flatten(1)) + z.flatten(1).relu()
+
+    with pytest.warns(UserWarning, match="StraightThrough .* backward pass of its own"):
+        METHODS[name](binary, X, 1)

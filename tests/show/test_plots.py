@@ -280,6 +280,7 @@ def test_figures_are_closed_and_so_not_shown_a_second_time():
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_a_figure_at_the_end_of_a_cell_is_shown_exactly_once():
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")

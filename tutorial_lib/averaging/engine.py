@@ -143,7 +143,10 @@ def gradient_at(place: Tensor, scores: Tensor, target: Tensor) -> Tensor | None:
     if not scores.requires_grad:
         return None
     target = target.to(scores.device, non_blocking=True)
-    chosen = torch.zeros_like(scores).scatter_(1, target[:, None], 1)  # d sum of f_target / d f
+    # d sum of f_target / d f: 1 at the target, but NaN where the score itself is not finite, as a
+    # score of NaN may have a finite gradient.
+    ones = 1 + 0 * scores.detach().gather(1, target[:, None])
+    chosen = torch.zeros_like(scores).scatter_(1, target[:, None], ones)
     return torch.autograd.grad(scores, place, chosen, allow_unused=True)[0]
 
 
@@ -177,7 +180,8 @@ def average(
         standard_error: Whether to return the standard error of every entry of A, too. It comes
             from the spread of the independent draws, so it needs two of them at least.
         gradient_of: What is averaged: the gradient by default, else any function
-            (model, points, target) that returns a tensor of the shape of the points.
+            (model, points, target) that returns a tensor of the shape of the points. It is called
+            with gradients disabled.
         per_picture: Tensors with a row for each picture of x. gradient_of gets them by name, each
             row beside the points of its picture.
 
@@ -229,7 +233,7 @@ def average(
                 call = partial(one_pass, network)
                 total.add(chunk, passes.run(call, points, target[pictures], *tensors))
                 bar.update(len(points))
-        checks.result(total.sum)
+        checks.result(total.sum.to(x.dtype))
         checks.warn_if_saturated(findings, total.sum, model, x, target)
         return total.result(x.dtype)
 

@@ -1,6 +1,5 @@
 """Noise: its units, how much of it leaves the range of the input, noise on weights."""
 
-import copy
 import math
 from statistics import NormalDist
 
@@ -193,7 +192,8 @@ def reweighted(model: nn.Module, *, sigma: float, seed: int) -> nn.Module:
         seed: Seed of the noise; the same seed gives the same copy.
 
     Returns:
-        The copy. A parameter that has two names gets one factor, and buffers get no noise.
+        The copy. A parameter that has two names gets one factor, a complex one a real factor, and
+            buffers get no noise.
 
     Raises:
         TypeError: The model is no nn.Module, has no parameters, or cannot be copied.
@@ -208,20 +208,14 @@ def reweighted(model: nn.Module, *, sigma: float, seed: int) -> nn.Module:
         True
     """
     checks.weights(model)
-    try:
-        with checks.MODEL_LOCK:
-            noisy = copy.deepcopy(model)
-    except Exception as error:  # a part of it that cannot be copied may raise anything
-        raise TypeError(
-            f"model: noise on the weights needs a copy of it, and copy.deepcopy says: {error}"
-        ) from error
+    noisy = checks.copied(model, "noise on the weights")
     generators: dict[torch.device, torch.Generator] = {}
     for p in noisy.parameters():  # a weight that has two names comes once
-        if p.is_floating_point():
+        if p.is_floating_point() or p.is_complex():
             rng = generators.setdefault(p.device, torch.Generator(p.device).manual_seed(seed))
-            wide = torch.promote_types(p.dtype, torch.float32)
+            wide = torch.promote_types(p.dtype, torch.float32).to_real()
             eta = torch.empty(p.shape, device=p.device, dtype=wide).normal_(1, sigma, generator=rng)
-            p.data = eta.mul_(p.detach()).to(p.dtype)
+            p.data = (eta * p.detach()).to(p.dtype)
     return noisy
 
 

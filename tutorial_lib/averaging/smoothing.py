@@ -377,5 +377,6 @@ def _call(
     method: Callable, model: Callable, points: Tensor, target: Tensor, **keywords: object
 ) -> Tensor:
     """Call a method at noisy copies, (N, ...), and check the shape of its maps."""
-    maps = method(model, points, target.to(points.device), **keywords)
-    return checks.returned(maps, points.shape)
+    with torch.enable_grad():  # which a method that uses torch.autograd itself expects
+        maps = method(model, points, target.to(points.device), **keywords)
+    return checks.returned(maps, points.shape).detach()

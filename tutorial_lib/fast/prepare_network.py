@@ -19,6 +19,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # How a model learns a value of a tensor as a number of Python's, and may then branch on it.
 READS = {"__bool__", "__int__", "__float__", "__index__", "__array__", "item", "tolist", "numpy"}
 READS |= {"allclose", "equal", "is_nonzero", "nonzero", "argwhere", "masked_select", "unique"}
+READS |= {"unique_consecutive", "__contains__", "__format__"}
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +40,8 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
 
     Folding assumes that the same layers run for every input. It is left out for a model that
     turns a value of its input into a number of Python's while it runs (`if mask.any():`), as such
-    a model may choose its layers by it.
+    a model may choose its layers by it. A model that chooses them by the shape of its input is to
+    be prepared for each shape.
 
     Args:
         model: Module in eval mode from (N, ...) to scores (N, C).
@@ -70,11 +72,12 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
     checks.positive("tolerance", tolerance)
     with torch.inference_mode(False), torch.no_grad():
         examples = _examples(model, x)
-        best = copy.deepcopy(model).requires_grad_(False)
+        best = checks.copied(model, "prepare").requires_grad_(False)
         for step in (partial(_fold_norms, x=examples[0][0]), _channels_last, make_lean):
             changed = copy.deepcopy(best)
             step(changed)
-            if _agrees(changed, examples, tolerance, step):
+            # A copy is run, as a model may keep a tensor of the run, which could not be copied.
+            if _agrees(copy.deepcopy(changed), examples, tolerance, step):
                 best = changed
     return best
 
@@ -150,7 +153,8 @@ class _ValuesRead(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         masks = [a for a in args[1:] if isinstance(a, Tensor) and a.dtype == torch.bool]
         name = getattr(function, "__name__", "")
-        self.found |= name in READS or (name == "__getitem__" and bool(masks))
+        found = name in READS or (name == "where" and len(args) == 1)
+        self.found |= found or (name == "__getitem__" and bool(masks))
         return function(*args, **(kwargs or {}))
 
 

@@ -1,6 +1,5 @@
 """Agreement of maps: between two maps, and between the maps of related networks."""
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -228,7 +227,7 @@ def randomisation(
     original = _entries("model", method(model, x, target, seed=seed, **keywords), absolute)
     checks.defined("model", _varies(original), NOT_CONSTANT)
     original = _ranks(original)
-    shuffled, correlations = copy.deepcopy(model), []
+    shuffled, correlations = checks.copied(model, "randomisation"), []
     layers = [(n, m) for n, m in shuffled.named_modules() if any(True for _ in m.parameters(False))]
     for name, layer in reversed(layers):
         for p in layer.parameters(recurse=False):

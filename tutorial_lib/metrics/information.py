@@ -113,7 +113,7 @@ def information_curve(
     checks.model(model)
     x = checks.pictures(x)
     target = checks.target(target, x)
-    lower, upper = checks.bounds(bounds, x)
+    lower, upper = checks.inside(x, bounds)
     saliency = checks.maps("saliency", saliency)
     if x.ndim != 4 or x.shape[1] not in (1, 3) or saliency.shape != (len(x), *x.shape[2:]):
         raise ValueError(
@@ -121,6 +121,7 @@ def information_curve(
             f"{tuple(saliency.shape)} for {tuple(x.shape)}"
         )
     checks.choice("kind", kind, ("sic", "aic"))
+    checks.defined("saliency", saliency.amax((1, 2)) > saliency.amin((1, 2)), "maps that vary")
     shares = [checks.fraction("thresholds", t) for t in thresholds]
     known = _known(mask, x, checks.fraction("fraction", fraction), checks.seed(seed))
     passes, points = Passes(batch_size, x), checks.count("points", points, least=2)

@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 
+from tutorial_lib import checks
 from tutorial_lib.averaging import probes
 from tutorial_lib.averaging.engine import average
 from tutorial_lib.rules.recorder import record
@@ -134,10 +136,18 @@ def _attribution(rule: Callable, model, x, target, batch_size, seed, progress) -
     probe_function = partial(probes.point, seed=seed)
     options = dict(batch_size=batch_size, progress=progress, gradient_of=walk)
     attribution = average(model, x, target, probe_function, **options)
+    if own := checks.examine(model, checks.pictures(x)).own_backward:
+        warnings.warn(
+            f"model: {own} is a torch.autograd.Function with a backward pass of its own, which "
+            f"{name} cannot use: it takes the gradients of the operations inside",
+            UserWarning,
+            stacklevel=3,
+        )
     if not rectifiers:
         warnings.warn(
-            f"model: {name} changes what passes back through rectifiers (ReLU and its kin), and "
-            "this model has none (GELU, SiLU and tanh are others): the map is its plain gradient",
+            f"model: {name} changes what passes back through rectifiers, and it sees none in this "
+            "model (GELU, SiLU and tanh are none; of a ReLU written with where or a mask write "
+            "nn.ReLU): the map is the gradient of its operations",
             UserWarning,
             stacklevel=3,
         )
@@ -156,9 +166,10 @@ def _deconvnet_rule(tape: Tape, step: Step, grad_output: Tensor) -> list[Tensor]
 
 def _is_rectifier(step: Step) -> bool:
     """Return whether a step is the operation max(0, z), or that with an upper limit."""
-    if step.name == "maximum":
+    if step.name in ("maximum", "fmax"):
         return len(step.inputs) == 1 and not step.constants()[0].any()
     limits = [step.argument(1), *([step.argument(2)] if step.name == "threshold" else [])]
-    clamps = ("hardtanh", "clamp", "clamp_min", "threshold")
-    numbers = all(isinstance(v, int | float) and v == 0 for v in limits)
-    return step.name == "relu" or (step.name in clamps and numbers)
+    clamps = ("hardtanh", "clamp", "clamp_min", "threshold", "leaky_relu")
+    numbers = [v for v in limits if isinstance(v, int | float | Tensor)]
+    zeros = len(numbers) == len(limits) and not any(torch.as_tensor(v).any() for v in numbers)
+    return step.name == "relu" or (step.name in clamps and zeros)

@@ -163,7 +163,8 @@ def gradient(tape: Tape, step: Step, grad_output: Tensor) -> list[Tensor]:
 def vjp(call: Callable, values: list[Tensor], grad_output: Tensor) -> list[Tensor | None]:
     """Return grad_output' * d call / d value for every value, None where there is no derivative."""
     with torch.enable_grad():
-        leaves = [v.detach().requires_grad_(v.is_floating_point()) for v in values]
+        smooth = [v.is_floating_point() or v.is_complex() for v in values]
+        leaves = [v.detach().requires_grad_(yes) for v, yes in zip(values, smooth, strict=True)]
         out = call(*leaves)
     wanted = [v for v in leaves if v.requires_grad]
     if not out.requires_grad:

@@ -75,7 +75,7 @@ def picture_grid(
         >>> [axes.get_title() for axes in figure.axes]  # the last is the colour bar
         ['picture', 'map', '']
     """
-    panels = [None if p is None else _panel(p, f"panels[{i}]") for i, p in enumerate(panels)]
+    panels = [None if p is None else as_panel(p, f"panels[{i}]") for i, p in enumerate(panels)]
     if not any(p is not None for p in panels):
         raise ValueError("panels: expected at least one panel that is not None")
     columns = columns or (len(column_titles) if column_titles else min(len(panels), 4))
@@ -254,7 +254,7 @@ def overlay(picture, saliency, *, strength: float = 0.85) -> np.ndarray:
         >>> tl.plots.overlay(torch.full((3, 1, 1), 0.5), torch.zeros(1, 1))
         array([[[0.5, 0.5, 0.5]]])
     """
-    base, values = _panel(picture, "picture"), _panel(saliency, "saliency")
+    base, values = as_panel(picture, "picture"), as_panel(saliency, "saliency")
     if base.ndim != 3 or values.shape != base.shape[:2]:
         raise ValueError("overlay: expected a picture and a saliency map (H, W) of its size")
     if values.min() < 0 or values.max() > 1:
@@ -295,8 +295,25 @@ def _array(value) -> np.ndarray:
     return np.asarray(value)
 
 
-def _panel(value, name: str) -> np.ndarray:
-    """Return the (H, W, 3) picture or (H, W) map in one panel; errors begin with its name."""
+def as_panel(value, name: str) -> np.ndarray:
+    """Turn a picture or a map of any accepted form into an array, as one panel of a grid.
+
+    Args:
+        value: A picture, as `as_picture` takes it, or a map (H, W) or (1, H, W).
+        name: Name of the argument, with which errors begin.
+
+    Returns:
+        (H, W, 3) floats in [0, 1], or (H, W) floats.
+
+    Raises:
+        TypeError: The value is neither a picture nor a map.
+        ValueError: It has another shape, values that are not finite, or is a picture with values
+            outside [0, 1].
+
+    Example:
+        >>> tl.plots.as_panel(torch.zeros(1, 4, 5), "map").shape
+        (4, 5)
+    """
     array = as_picture(value)
     if array is None:
         array = _array(value)

@@ -83,14 +83,10 @@ def slider(
     frames, labels = list(frames), list(labels)
     alt_texts = _checked_alt_texts(frames, labels, alt, caption, index)
     pictures = [_picture(frame, i) for i, frame in enumerate(frames)]
-    control = ipywidgets.SelectionSlider(
-        options=labels,
-        index=index,
-        description=description,
-        tooltip=description,
-        layout=ipywidgets.Layout(width="100%", height="auto", flex_flow="row wrap"),
-        style={"description_width": "100%"},
-    )
+    layout = ipywidgets.Layout(width="100%", height="auto", flex_flow="row wrap")
+    options = dict(options=labels, index=index, description=description, tooltip=description)
+    style = {"description_width": "100%"}
+    control = ipywidgets.SelectionSlider(**options, layout=layout, style=style)
     children = [ipywidgets.HTML(_img(p, t)) for p, t in zip(pictures, alt_texts, strict=True)]
     stack = ipywidgets.Stack(children, selected_index=index)
     link = ipywidgets.jslink((control, "index"), (stack, "selected_index"))
@@ -157,17 +153,10 @@ def _picture(frame, i: int) -> Image.Image:
     """Turn one frame into a PIL image; errors name it as frames[i]."""
     if isinstance(frame, Figure):
         return _draw(frame, 100)
-    picture = plots.as_picture(frame)
-    if picture is None:
-        raise TypeError(
-            f"frames[{i}]: {type(frame).__name__}; expected a Figure, a PIL image or an array "
-            "(H, W, 3)"
-        )
-    if not (picture.min() >= -1e-3 and picture.max() <= 1.001):
-        raise ValueError(
-            f"frames[{i}]: values in [{picture.min():g}, {picture.max():g}], not [0, 1]"
-        )
-    return Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
+    picture = plots.as_panel(frame, f"frames[{i}]")
+    if picture.ndim != 3:
+        raise TypeError(f"frames[{i}]: a map; expected a Figure, a PIL image or an array (H, W, 3)")
+    return Image.fromarray((picture * 255).round().astype(np.uint8))
 
 
 def _draw(figure: Figure, dpi: int) -> Image.Image:
