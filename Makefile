@@ -12,6 +12,9 @@ EXPECTED := $(wildcard tests/book/expected_outputs/*.json)
 BOOK_LIB := $(wildcard book/_lib/*.py)
 BOOK := _config.yml _toc.yml $(BOOK_LIB) $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/results/* book/results/*/*)
 
+# Tests and pages run in two processes, which share the processors.
+export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')
+
 # $(call step,name,command,hint): say what runs; where it fails, say so and what helps.
 define step
 @echo; echo "== $(1)"
@@ -42,13 +45,14 @@ test:
 	@echo; echo "make test passed: lint, unit tests, site, $(words $(PAGES)) pages run and checked"
 
 check: lint types $(SITE)
-	@$(MAKE) --no-print-directory unit $(CHECKED)
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory -j 2 $(CHECKED)
 
 lint: .venv/installed
 	$(call step,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .,make format repairs most of it)
 
 unit: .venv/installed
-	$(call step,unit and site tests and the examples of docstrings,$(BIN)/pytest --doctest-modules tests tutorial_lib --ignore tests/test_mutants.py,pytest names the tests above)
+	$(call step,unit and site tests and the examples of docstrings,$(BIN)/pytest -n 2 --dist loadscope --doctest-modules tests tutorial_lib --ignore tests/test_mutants.py,pytest names the tests above)
 
 types: .venv/installed
 	$(call step,types,$(BIN)/mypy,mypy names the lines above)
@@ -80,7 +84,8 @@ _build/notebooks/%.ipynb: book/%.md tools/notebooks.py $(EXPECTED) | .venv/insta
 
 $(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with
 	@rm -rf _build/html _build/.doctrees
-	$(call step,running the chapters and building the site,$(BIN)/jupyter-book build . -W -n --keep-going,Sphinx's warnings above are errors here)
+	$(call step,running the chapters,$(BIN)/python tools/run_pages.py $(PAGES),The cell above failed)
+	$(call step,building the site,$(BIN)/jupyter-book build . -W -n --keep-going,Sphinx's warnings above are errors here)
 	@touch $@
 
 # Pages import book/_lib, and nbval runs them in another folder.

@@ -1,9 +1,10 @@
 """Planted mistakes, and the command that runs the tests of the mathematics on each.
 
-    python -m tests.mutants RESULTS.json      in a folder with copies of tutorial_lib and tests
+    python -m tests.mutants RESULTS.json 0 2      in a folder with copies of tutorial_lib and tests
 
-The mistakes lie beside their tests, in `mutants.py` of each folder. All runs share one process, so
-that torch is imported once: this package is imported afresh.
+0 and 2: the first of two processes, each of which takes every second mistake. The mistakes lie
+beside their tests, in `mutants.py` of each folder. All runs of a process share it, so that torch is
+imported once: this package is imported afresh.
 """
 
 import importlib
@@ -41,13 +42,15 @@ def run_tests(names: list[str]) -> int:
     return int(first or pytest.main([*options, "-k", SLOW]))
 
 
-def main(results: Path) -> None:
+def main(results: Path, part: int, parts: int) -> None:
     """Write {name of the mutant: exit code}; the name "none" is the package as it is."""
     sys.dont_write_bytecode = True
-    codes = {"none": run_tests(sorted({name for names in TESTS.values() for name in names}))}
+    mutants = dict(list(MUTANTS.items())[part::parts])
+    files = {file for file, _, _ in mutants.values()}
+    codes = {"none": run_tests(sorted({name for file in files for name in TESTS[file]}))}
     imported = Path(sys.modules["tutorial_lib"].__file__).resolve()
     assert imported.is_relative_to(Path.cwd().resolve()), f"the tests imported {imported}"
-    for name, (file, old, new) in MUTANTS.items():
+    for name, (file, old, new) in mutants.items():
         path = Path("tutorial_lib") / file
         right = path.read_text("utf-8")
         print(f"\nmutant: {name}", flush=True)
@@ -58,4 +61,4 @@ def main(results: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

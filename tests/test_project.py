@@ -243,6 +243,7 @@ def in_a_process(source: str, *arguments: str) -> object:
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_nothing_heavy():
     loaded = in_a_process("import json, sys, tutorial_lib; print(json.dumps([*sys.modules]))")
     assert "torch" in loaded
@@ -308,6 +309,7 @@ def said_without() -> dict[str, tuple[str | None, str | None]]:
 
 
 @pytest.mark.parametrize("package", HEAVY)
+@pytest.mark.slow
 def test_without_a_package_the_methods_run_and_what_needs_it_names_the_extra(said_without, package):
     error, of_reproduce = said_without[package]
     assert {"skimage": "scikit-image"}.get(package, package) in error
@@ -367,6 +369,7 @@ EVERY_METHOD = """
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.slow
 def test_every_method_runs_without_a_private_module_of_torch(when):
     explaining = {
         name

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import threading
 
+import pytest
 import torch
 from torch import nn
 
@@ -58,6 +59,7 @@ def at_once(*work):
         raise errors[0]
 
 
+@pytest.mark.slow
 def test_every_method_gives_its_map_beside_every_other_on_one_network():
     net = network()
     alone = {name: call(net) for name, call in CALLS.items()}

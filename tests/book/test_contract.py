@@ -15,6 +15,7 @@ def by_name(page) -> str:
     return page.stem
 
 
+@pytest.mark.slow
 def test_every_labelled_equation_is_checked_and_nothing_else_is():
     pages = [(ROOT / f"{page}.md").read_text("utf-8") for page in PAGES]
     tests = [p for p in (ROOT / "tests").rglob("test_*.py") if p.name != "test_contract.py"]

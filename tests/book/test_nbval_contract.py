@@ -10,6 +10,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from tests.built import ROOT, cells, is_notebook, toc_pages
 from tools import notebooks
 
+pytestmark = pytest.mark.slow
+
 NBVAL = ["-m", "pytest", "-c", str(ROOT / "tests/book/nbval.ini")]
 SHELL = ("!", "%pip", "%conda", "%%bash", "%%sh", "%%script", "%system", "%%system", "%sx")
 

@@ -1,5 +1,6 @@
 """The table of the notation page, read as code: the package's methods are weighted averages."""
 
+import pytest
 import torch
 
 import tutorial_lib as tl
@@ -38,6 +39,7 @@ def test_every_row_of_the_table_is_an_average_of_weighted_gradients():
         assert torch.allclose(ours, mean, rtol=1e-9), name
 
 
+@pytest.mark.slow
 def test_the_units_of_noise_on_the_notation_page():
     low, high = (float(side[0, 0, 0, 0]) for side in tl.load_model(device="cpu").bounds)
     assert abs((high - low) - 255 / 128) < 1e-6

@@ -32,6 +32,7 @@ def test_reliability_of_a_method_without_randomness_is_one():
     assert tl.reliability(NET, x, 0, method=tl.gradient).tolist() == pytest.approx([1] * 3)
 
 
+@pytest.mark.slow
 def test_reliability_grows_with_the_samples_of_a_real_method_as_spearman_and_brown_say():
     net, x = tanh_mlp(inputs=400), normal(1, 400)
     r = {

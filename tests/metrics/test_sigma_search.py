@@ -252,6 +252,7 @@ class Pictures(torch.nn.Module):
 
 
 @pytest.mark.parametrize("objective", ["aupc", "autvc"])
+@pytest.mark.slow
 def test_a_named_objective_is_that_measure_of_the_smooth_taylor_map(objective):
     model, x = Pictures().eval(), normal(2, 1, 150, 150).clamp(-3, 3)
     own = dict(objective=objective, roots=3, max_iterations=1, common_noise=True, seed=5)

@@ -10,6 +10,7 @@ import tutorial_lib as tl
 from tests.built import ROOT
 
 
+@pytest.mark.slow
 def test_the_bundled_digits_are_split_evenly_and_without_overlap():
     (images, labels), (held, held_labels) = tl.load_mnist(), tl.load_mnist("test")
     assert images.shape == (4000, 1, 28, 28) and held.shape == (1000, 1, 28, 28)
@@ -64,6 +65,7 @@ def test_an_unknown_split_is_refused():
         tl.load_mnist("valid")
 
 
+@pytest.mark.slow
 def test_training_learns_is_repeatable_and_leaves_random_numbers_alone():
     images, labels = tl.load_mnist()
     few = slice(None, None, 4)
@@ -121,6 +123,7 @@ def test_the_penalty_is_the_mean_squared_gradient_of_each_loss():
     )
 
 
+@pytest.mark.slow
 def test_a_penalty_makes_gradients_smaller_and_other_networks_can_be_trained():
     images, labels = (v[::8] for v in tl.load_mnist())
     size = {}

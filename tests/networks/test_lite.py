@@ -11,6 +11,8 @@ import tutorial_lib as tl
 from tests.built import ROOT
 from tutorial_lib.networks import pretrained as models
 
+pytestmark = pytest.mark.slow
+
 PICTURES = ROOT.parent / "shared/imagenet"
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.built import SITE, site_pages
 
+pytestmark = pytest.mark.slow
+
 PAGES = [p.relative_to(SITE).as_posix() for p in site_pages()]
 MATH_READY = (
     "() => !window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true))"

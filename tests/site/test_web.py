@@ -8,6 +8,8 @@ import pytest
 
 from tests.built import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def load(path: str):
     spec = importlib.util.spec_from_file_location("loaded", ROOT / path)
