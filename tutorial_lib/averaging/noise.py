@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tutorial_lib import checks
 
 # The inputs of black and of white under ImageNet's usual normalisation, each (1, 3, 1, 1): the
-# units in which Goh et al. and Zhou et al. give their sigmas.
+# units of Goh et al.'s sigmas and of the range in Zhou et al.'s Fig. 3.
 _MEAN, _STD = (
     torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1)
     for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -72,12 +72,14 @@ def adaptive_sigma(x: Tensor, bounds: tuple, confidence: float = 0.95) -> Tensor
 
         sigma_i = min(|x_i - x_min|, |x_i - x_max|) / (sqrt(2) erfinv((1 + c) / 2))
 
-    Zhou et al. (2024), Eq. 13. The divisor, 2.2414 for c = 0.95, is the standard normal's quantile
-    at (3 + c) / 4. Noise then crosses the nearer bound with probability (1 - c) / 4, and either
-    bound with at most (1 - c) / 2, which is half of the 1 - c that the paper asks for.
+    Zhou et al. (2024, version 1), Eq. 13. The divisor, 2.2414 for c = 0.95, is the standard
+    normal's quantile at (3 + c) / 4. Noise then crosses the nearer bound with probability
+    (1 - c) / 4, and either bound with at most (1 - c) / 2, which is half of the 1 - c that the
+    paper asks for in Sec. 4.
 
     The authors' program differs: it has erfinv(c), which meets 1 - c. `confidence=2 * c - 1` gives
-    its numbers here.
+    its numbers here. Paper and program take one pair of bounds for all channels; give a pair for
+    each channel where the channels differ.
 
     Args:
         x: (B, ...) finite floating-point inputs, inside the bounds.
@@ -106,12 +108,13 @@ def adaptive_sigma(x: Tensor, bounds: tuple, confidence: float = 0.95) -> Tensor
 def inherent_noise(x: Tensor, sigma: float | Tensor, bounds: tuple) -> Tensor:
     """Compute, for every entry of x, the probability that noise takes it outside the bounds.
 
-        A(x_i) = P(x_i + eps outside [x_min, x_max]),  eps ~ N(0, sigma^2)
-               = 1 - 1/2 [  erf((x_max - x_i) / (sqrt(2) sigma))
-                          + erf((x_i - x_min) / (sqrt(2) sigma))]
+        A^i = P(x_i + eps outside [x_min, x_max]),  eps ~ N(0, sigma^2)
+            = 1 - 1/2 [  erf((x_max - x_i) / (sqrt(2) sigma))
+                       + erf((x_i - x_min) / (sqrt(2) sigma))]
 
-    Zhou et al. (2024), Eq. 9 and 10. The mean over x is the expected share of values that are out
-    of range. Without noise the probability is 0 inside the bounds, bounds included, and 1 outside.
+    Zhou et al. (2024, version 1), Eq. 9 and 10. The mean over x is the expected share of values
+    that are out of range. Without noise the probability is 0 inside the bounds, bounds included,
+    and 1 outside.
 
     Args:
         x: Finite floating-point inputs of any shape.

@@ -103,10 +103,11 @@ def adaptgrad(
         A(x) = 1/n sum_k M(x + sigma * eps_k),  eps_k ~ N(0, I)
         sigma_i = min(|x_i - x_min|, |x_i - x_max|) / (sqrt(2) erfinv((1 + c) / 2))
 
-    Zhou et al. (2024), Eq. 13; see `tl.adaptive_sigma`. It takes n maps of M.
+    Zhou et al. (2024, version 1), Eq. 11 to 13; see `tl.adaptive_sigma`. It takes n maps of M.
 
-    The authors' program differs: it has erfinv(c) (here `confidence=2 * c - 1`), one range for all
-    channels, and it takes the map at x itself into the average as one more sample.
+    The authors' program differs: it has erfinv(c) (here `confidence=2 * c - 1`), and it takes the
+    map at x itself into the average as one more sample. Paper and program use one range for all
+    channels.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.

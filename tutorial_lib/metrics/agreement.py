@@ -81,9 +81,10 @@ def consistency(
 
         rho(M(x; f), M(x; f'))
 
-    Here rho is the rank correlation, and f' was trained on random labels. Adebayo et al. (2018);
-    Zhou et al. (2024), Consistency, who report the mean of ``|rho|``. Nearer 0 is better: a map
-    that shows what f has learnt should not survive in f'. It takes two maps of M.
+    Here rho is the rank correlation, and f' was trained on random labels. Adebayo et al. (2018).
+    This is how the program of Zhou et al. computes Consistency, which their paper (2024, version 1,
+    Sec. 5.1.1) describes in words; it reports the mean of ``|rho|``. Nearer 0 is better: a map that
+    shows what f has learnt should not survive in f'. It takes two maps of M.
 
     Args:
         model: f, a callable from (N, ...) to scores (N, C), rows independent; a module in eval
@@ -132,8 +133,9 @@ def invariance(
         rho(M(x; f), M(x + s; f'))
 
     Here rho is the rank correlation, and f' is the network for inputs x + s. Kindermans et al.
-    (2019); Zhou et al. (2024), Invariance. Nearer 1 is better: a constant that is added to all
-    inputs explains nothing. It takes two maps of M.
+    (2019). This is how the program of Zhou et al. computes Invariance, which their paper (2024,
+    version 1, Sec. 5.1.1) describes in words; s is 1 there, and ``|rho|`` is averaged. Nearer 1 is
+    better: a constant that is added to all inputs explains nothing. It takes two maps of M.
 
     Args:
         model: f, a callable from (N, ...) to scores (N, C), rows independent; a module in eval

@@ -56,9 +56,9 @@ def information_curve(
     class (kind="aic"). Both are scaled to 0 at the fully blurred picture and to 1 at the picture
     itself, and clipped. Performance may only grow, and straight lines join the points.
 
-    Kapishnikov et al. (2019), Sec. 4. Zhou et al. (2024) call the area Information level, but
-    their program scores the largest logit of any class. Higher is better: the pixels named first
-    were enough.
+    Kapishnikov et al. (2019), Sec. 4. Higher is better: the pixels named first were enough. The
+    program of Zhou et al. computes Information Level from such a curve of the largest logit of any
+    class; their paper (2024, version 1, Sec. 5.1.1) calls it "the entropy of the saliency map".
 
     It takes len(thresholds) + 2 forward passes a picture, and an interpolation for each share and
     for the blurred picture. The interpolations take longer than the passes.

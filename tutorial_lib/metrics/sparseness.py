@@ -11,12 +11,13 @@ def gini(attribution: Tensor) -> Tensor:
 
         G = 1 - 2 sum_k (|a|_(k) / sum |a|) * (d - k + 1/2) / d,  |a|_(1) <= ... <= |a|_(d)
 
-    Hurley and Rickard (2009), Eq. 11; Zhou et al. (2024) call it Sparseness. G is 0 where all
-    entries are equally large, and 1 - 1/d where one of the d entries has everything. Higher is
-    sparser, which the paper counts as better; one pixel at random has the best value.
+    Hurley and Rickard (2009), Eq. 11. G is 0 where all entries are equally large, and 1 - 1/d where
+    one of the d entries has everything. Higher is sparser; one pixel at random has the best value.
+    The program of Zhou et al. computes Sparseness this way; their paper (2024, version 1, Sec.
+    5.1.1) describes it in words and counts higher as better.
 
-    G does not change when a map is scaled. (The authors' program adds 1e-7 to each entry, so there
-    it does.) It takes no forward passes.
+    G does not change when a map is scaled. (That program adds 1e-7 to each entry, so there it
+    does.) It takes no forward passes.
 
     Args:
         attribution: (B, ...) finite floating-point maps.
