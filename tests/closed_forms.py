@@ -1,4 +1,4 @@
-"""Small models with known answers, shared by the tests. All map (N, ...) to scores (N, C)."""
+"""Small models with known answers, from (N, ...) to scores (N, C), and how to compare maps."""
 
 import torch
 from torch import Tensor, nn
@@ -38,3 +38,25 @@ def symmetric(size: int, seed: int = 0) -> Tensor:
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def differs_by(ours: Tensor, theirs: Tensor) -> float:
+    """The distance of two tensors, as a fraction of the second one's norm."""
+    ours, theirs = ours.detach(), theirs.detach()
+    return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-6))
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-9) -> bool:
+    """Whether two maps are equal up to rounding, and not both 0."""
+    return bool(theirs.any()) and differs_by(ours, theirs) <= tolerance

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tutorial_lib as tl
-from tests.closed_forms import normal, tanh_mlp
+from tests.closed_forms import Call, normal, tanh_mlp
 
 X = normal(3, 6)
 FUNCTIONS = {
@@ -173,20 +173,11 @@ def test_rounding_of_half_precision_is_no_influence():
 def test_a_saturated_probability_is_named(ending, wrapped):
     net = tanh_mlp()
     sharp = lambda z: getattr(net(z) * 1e4, ending)(*[1][: ending == "softmax"])  # noqa: E731
-    model = Wrapped(sharp).eval() if wrapped else sharp
+    model = Call(sharp).eval() if wrapped else sharp
     with pytest.warns(UserWarning, match=f"model: it ends in a {ending}.*logits"):
         assert tl.gradient(model, X, 0).abs().max() < 1e-6
     with pytest.warns(UserWarning, match=ending):
         tl.smoothgrad(model, X, 0, sigma=1e-6, samples=3)
-
-
-class Wrapped(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, z):
-        return self.function(z)
 
 
 def test_no_warning_where_a_probability_still_moves_or_logits_are_explained():

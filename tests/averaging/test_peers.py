@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 import tutorial_lib as tl
-from tests.closed_forms import normal, tanh_mlp
+from tests.closed_forms import differs_by, normal, tanh_mlp
 
 RULES = {
     "right": "riemann_right",
@@ -34,10 +34,6 @@ def resnet():
 @pytest.fixture(scope="module")
 def lite():
     return tl.load_model("efficientnet_lite0", device="cpu")
-
-
-def differs_by(ours, theirs):
-    return float((ours - theirs.detach()).norm() / theirs.detach().norm())
 
 
 def captum_maps(model, x, steps=10):

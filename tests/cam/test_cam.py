@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tutorial_lib as tl
-from tests.closed_forms import normal
+from tests.closed_forms import Call, close, normal
 
 X, TARGET = normal(5, 3, 13, 16), torch.tensor([2, 0, 1, 1, 2])
 BOTH = [tl.grad_cam, tl.guided_grad_cam]
@@ -32,15 +32,6 @@ LAYERS = [("resnet", n) for n in ("conv1", "bn1", "relu", "layer1", "layer2.0.bn
 LAYERS += [("lite", f"network.{n}") for n in ("conv_stem", "blocks.2", "blocks.6", "bn2")]
 
 
-class Call(nn.Module):
-    def __init__(self, call):
-        super().__init__()
-        self.call = call
-
-    def forward(self, x):
-        return self.call(x)
-
-
 def convnet(*first):
     """Rectifiers overwrite what stands before them; the layers are "0" to "11"."""
     torch.manual_seed(0)
@@ -49,10 +40,6 @@ def convnet(*first):
     layers += [nn.Conv2d(8, 8, (3, 2), stride=2), nn.ReLU(True), nn.Flatten()]
     layers += [nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 3)]
     return nn.Sequential(*first, *layers).double().eval()
-
-
-def close(ours, theirs, tolerance=1e-9):
-    return theirs.any() and float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
 
 
 def pair(*values):
@@ -266,7 +253,7 @@ STAY = {
 }
 
 
-@pytest.mark.parametrize("call", STAY.values(), ids=STAY)
+@pytest.mark.parametrize("function", STAY.values(), ids=STAY)
 def test_what_happens_between_channels_moves_no_centre(call):
     net = nn.Sequential(nn.Conv2d(3, 3, 3, 2), Call(call), nn.Conv2d(3, 4, 3), *TAIL)
     assert tl.receptive.centres(net.double().eval(), X, "2") == ((3, 2), (3, 2))
@@ -290,7 +277,7 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize("call", TURNED.values(), ids=TURNED)
+@pytest.mark.parametrize("function", TURNED.values(), ids=TURNED)
 @pytest.mark.parametrize("layer", ["0", "1"], ids=["the layer itself", "before the layer"])
 def test_cells_of_a_square_map_that_move_are_noticed(call, layer):
     net = nn.Sequential(Call(call), nn.Conv2d(3, 4, 3), *TAIL).double().eval()
@@ -435,11 +422,11 @@ def test_a_call_that_breaks_off_leaves_no_hook(method, layer, error):
         raise error
 
     net = deepcopy(ODD)
-    net.behind.call = fail
+    net.behind.function = fail
     raised = (error, ValueError) if layer == "unknown" else error  # the name is wrong in any case
     with pytest.raises(raised):
         method(net, X, layer=layer, **({} if method is tl.receptive.centres else dict(target=0)))
-    net.behind.call = ODD.behind.call
+    net.behind.function = ODD.behind.call
     assert unhooked(net) and torch.equal(net(X), ODD(X))
 
 

@@ -14,7 +14,7 @@ from zennit.types import Activation, AvgPool, Convolution
 from zennit.types import Linear as Dense
 
 import tutorial_lib as tl
-from tests.closed_forms import normal
+from tests.closed_forms import close, normal
 
 TINY = 1e-12  # as epsilon: the formulas without it
 TARGET = torch.tensor([2, 0])
@@ -86,10 +86,6 @@ def pictures():
 def score(model, x, target=TARGET):
     with torch.no_grad():
         return model(x).gather(1, target[:, None])[:, 0]
-
-
-def close(ours, theirs, tolerance=1e-9):
-    return float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
 
 
 # --- Guided backpropagation and DeconvNet by hand ---

@@ -8,14 +8,10 @@ import torch
 from torch import nn
 
 import tutorial_lib as tl
-from tests.closed_forms import hinge, linear, normal, saturating, tanh_mlp
+from tests.closed_forms import differs_by, hinge, linear, normal, saturating, tanh_mlp
 from tests.rules import slow_deeplift as slow
 
 RULES = ("rescale", "reveal_cancel", "genomics")
-
-
-def differs_by(ours, theirs):
-    return float((ours - theirs.detach()).norm() / (theirs.detach().norm() + 1e-6))
 
 
 def minimum(x):

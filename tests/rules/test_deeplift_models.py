@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tutorial_lib as tl
-from tests.closed_forms import normal
+from tests.closed_forms import Call, normal
 
 RULES = ("rescale", "reveal_cancel", "genomics")
 TARGET = torch.tensor([0, 2, 1])
@@ -65,17 +65,6 @@ SPELLINGS = {
     "a guard": (nn.ReLU, lambda z: z.relu() if bool(z.isfinite().all()) else 1 / 0),
     "new axes in place": (nn.ReLU, lambda z: z.unsqueeze_(1).relu().squeeze_(1)),
 }
-
-
-class Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 @pytest.mark.parametrize("rule", RULES)

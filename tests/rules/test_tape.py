@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as hooks
 
 import tutorial_lib as tl
-from tests.closed_forms import normal
+from tests.closed_forms import Call, normal
 from tutorial_lib.rules.linear_steps import bias, linear_form
 from tutorial_lib.rules.recorder import record
 from tutorial_lib.rules.tape import gradient, one_hot, walk_back
@@ -270,21 +270,10 @@ def test_hooks_and_recorder_are_gone_after_an_error():
 
     before = [dict(h) for h in (hooks._global_forward_hooks, hooks._global_forward_pre_hooks)]
     with pytest.raises(KeyError, match="from the model"):
-        taped(nn.Sequential(nn.Identity(), nn.Sequential(Function(model))).eval())
+        taped(nn.Sequential(nn.Identity(), nn.Sequential(Call(model))).eval())
     after = [dict(h) for h in (hooks._global_forward_hooks, hooks._global_forward_pre_hooks)]
     assert before == after
     assert not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-
-
-class Function(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def test_a_module_that_fails_and_is_caught_is_not_running_any_more():
@@ -294,7 +283,7 @@ def test_a_module_that_fails_and_is_caught_is_not_running_any_more():
     class Careful(nn.Module):
         def __init__(self):
             super().__init__()
-            self.part = Function(fails)
+            self.part = Call(fails)
 
         def forward(self, x):
             try:
