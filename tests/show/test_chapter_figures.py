@@ -68,3 +68,11 @@ def test_dots_have_a_line_for_each_label_and_a_panel_for_each_measure():
     assert left.get_title() == "m" and right.get_title() == "n"
     ends = right.containers[0].lines[2][0].get_segments()[0]
     assert ends[:, 0].tolist() == [2, 4]
+
+
+def test_bells_colours_what_is_out_of_range_and_says_how_much():
+    fig = figures.bells(0.5, {"wide": 0.5, "narrow": 0.1}, (0.0, 1.0))
+    assert [ax.get_title() for ax in fig.axes] == ["wide: 31.7% outside", "narrow: 0.0% outside"]
+    red = [path.vertices for path in fig.axes[0].collections[0].get_paths()]
+    assert len(red) == 2 and red[0][:, 0].max() <= 0 and red[1][:, 0].min() >= 1
+    assert max(v[:, 1].max() for v in red) == pytest.approx(0.484, abs=1e-3)  # bell at 0 and 1

@@ -1,6 +1,7 @@
 """Teaching figures that belong to one chapter each; the general ones are in `plots.py`."""
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -288,6 +289,45 @@ def chord(
     right.legend(frameon=False, fontsize=9, loc="upper left")
     for ax in (left, right):
         _open_frame(ax)
+    return fig
+
+
+def bells(place: float, sigmas: dict[str, float], bounds: tuple[float, float]) -> Figure:
+    """Draw how a value with normal noise is distributed, and in red what of it leaves the range.
+
+    Args:
+        place: The value without noise.
+        sigmas: Maps a name to a standard deviation; each gets a panel.
+        bounds: Pair (lower, upper) of the range.
+
+    Returns:
+        The figure, closed.
+
+    Example:
+        >>> figure = tl.figures.bells(0.5, {"wide": 0.5, "narrow": 0.1}, (0.0, 1.0))
+        >>> [axes.get_title() for axes in figure.axes]
+        ['wide: 31.7% outside', 'narrow: 0.0% outside']
+    """
+    lower, upper = bounds
+    room = 0.35 * (upper - lower)
+    x = np.union1d(np.linspace(lower - room, upper + room, 801), bounds)
+    fig, axes = plt.subplots(
+        1, len(sigmas), figsize=(7.0, 2.6), layout="constrained", sharey=True, squeeze=False
+    )
+    plt.close(fig)
+    for ax, (name, sigma) in zip(axes[0], sigmas.items(), strict=True):
+        bell = NormalDist(place, sigma)
+        density = np.array([bell.pdf(v) for v in x])
+        outside = bell.cdf(lower) + 1 - bell.cdf(upper)
+        ax.plot(x, density, color=COLOURS[0])
+        ax.fill_between(x, density, where=(x <= lower) | (x >= upper), color="#c1121f", lw=0)
+        for bound in bounds:
+            ax.axvline(bound, color="0.35", lw=1)
+        ax.axvline(place, color="0.35", lw=1, ls=":")
+        ax.set_xlabel("value")
+        ax.set_title(f"{name}: {outside:.1%} outside", fontsize=10)
+        _open_frame(ax)
+    axes[0, 0].set(ylabel="density", ylim=(0, None))
     return fig
 
 
