@@ -173,22 +173,23 @@ def smooth_taylor(
 
         A(x) = 1/R sum_r (x - z_r) * grad f(z_r),  z_r = x + eps_r,  eps_r ~ N(0, sigma^2 I)
 
-    Goh et al. (2021), Eq. 9 and 10. In expectation this is
+    Goh et al. (2021), Eq. 9 and 10. A root is there a point near x with f(z) ~ f(x), no zero of f.
+    In expectation this is
 
         -sigma^2 d2 f_sigma / dx_i^2
 
-    a curvature of the score blurred with sigma. It is 0 for a linear f, and it does not sum to
-    f(x). With few roots most of a map is sampling noise; `tl.reliability` measures how much. A map
-    takes R gradients.
+    a curvature of the score blurred with sigma. It is 0 for a linear f, and it sums neither to f(x)
+    nor to f(x) - f_sigma(x). With few roots most of a map is sampling noise; `tl.reliability`
+    measures how much. A map takes R gradients.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
         x: (B, ...) finite floating-point inputs.
         target: Class index, or LongTensor (B,) with one for each input.
         sigma: Standard deviation of the noise in the units of x, a number or a tensor
-            broadcastable to x. The default is the paper's, for ImageNet's normalisation (10.5 % of
-            that range); `tl.sigma_from_level` converts.
-        roots: R, or a tensor of given roots (R, B, ...), any set S of Eq. 8, which is averaged as
+            broadcastable to x. The default is the one of the paper's Fig. 1, for ImageNet's
+            normalisation (10.5 % of that range); `tl.sigma_from_level` converts.
+        roots: R, or a tensor of given roots (R, B, ...), any set S of Eq. 9, which is averaged as
             it is; sigma and seed then play no part.
         batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.

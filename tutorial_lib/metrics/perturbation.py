@@ -19,8 +19,8 @@ def salient_regions(heatmap: Tensor, size: int = 15, count: int = 30) -> Tensor:
 
     The search is greedy: it takes the best window of size x size pixels, then the best of those
     that do not touch a pixel of it, and so on. Between equals it takes the one further up, then the
-    one further left. Goh et al. (2021), Sec. IV. The authors' program never offers the last row and
-    column of windows; this function does. It takes no forward passes.
+    one further left. Goh et al. (2021), Sec. IV-C. The authors' program never offers the last row
+    and column of windows; this function does. It takes no forward passes.
 
     Args:
         heatmap: (B, H, W) finite floating-point maps; their absolute values count.
@@ -92,7 +92,7 @@ def perturbation_curve(
     noise within `bounds` (black to white), `draws` times. The mean score of the draws is the
     curve's next point, and the draw with the median score (the earlier of two) stays in the
     picture. All is divided by the score of x, so the curve begins at 1. Goh et al. (2021), Eq. 11
-    and 12.
+    and 12; in print the index of Eq. 12 is one window behind.
 
     A lower curve means that the map found pixels that matter to this network, for this kind of
     noise, which is out of distribution for it. Scores are what the model returns (logits, as in
@@ -199,8 +199,8 @@ def aupc(
 
         AUPC = integral of g over the windows 0, 1, ..., count
 
-    Goh et al. (2021), Sec. IV; g is the curve of `tl.metrics.perturbation_curve`, which has the
-    same cost. Lower is better, in the sense that is explained there.
+    Goh et al. (2021), Sec. IV-C and IV-D; g is the curve of `tl.metrics.perturbation_curve`, which
+    has the same cost. Lower is better, in the sense that is explained there.
 
     Args:
         model: Callable from (N, C, H, W) to scores (N, classes), rows independent; a module in

@@ -53,7 +53,7 @@ def adaptive_noise(
 ) -> AdaptiveNoise:
     """Search for the sigma at which the area under a curve of the SmoothTaylor map is smallest.
 
-    This is the line search of Goh et al. (2021), Algorithm 1, as printed. It starts at
+    This is the line search of Goh et al. (2021), Sec. V, Algorithm 1, as printed. It starts at
     sigma = mean ``|x|`` with step alpha. An iteration has these steps:
 
         1. Try |sigma + alpha|.
@@ -88,8 +88,8 @@ def adaptive_noise(
         max_stop: The (max_stop + 2)-th worse move in a row ends the search.
         common_noise: Whether to take the same draws at every sigma, so that the objective is a
             function of sigma (on a network with kinks still a rough one). By default each
-            evaluation draws afresh, as in the paper, and the best value is the luckiest of up to
-            41 noisy ones.
+            evaluation draws afresh, as in the authors' program (the paper does not say), and the
+            best value is the luckiest of up to 41 noisy ones.
         batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed from which the noise of all evaluations follows.
         progress: Whether to show a progress bar.

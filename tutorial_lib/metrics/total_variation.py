@@ -47,19 +47,20 @@ def multiscale_total_variation(
 
     Each level is the one before, blurred with sigma = downscale / 3 and scaled down by `downscale`
     (sides rounded up) with linear interpolation, as skimage.transform.pyramid_gaussian does it.
-    The last level is the last one with both sides of at least `min_size`. Goh et al. (2021),
-    Sec. IV. A map of 224 x 224 has six levels: 224, 150, 100, 67, 45, 30.
+    The last level is the last one with both sides of at least `min_size`, as in the authors'
+    program; Goh et al. (2021), Sec. IV-C, can also be read as one level more. A map of 224 x 224
+    has six levels: 224, 150, 100, 67, 45, 30.
 
     With order="code" it computes what the authors' program computes; the printed Table I has the
-    size of these numbers. Lower is smoother. It takes no forward passes.
+    size of these numbers, and their ratios. Lower is smoother. It takes no forward passes.
 
     Args:
         heatmap: (B, H, W) finite floating-point maps with their signs, as `tl.heatmap` has them.
         downscale: Ratio of the sides of a level to those of the next, above 1.
         min_size: Least side of a level, at least 2.
         order: "paper" takes the saliency map (absolute value, 99th percentile, min-max), then its
-            pyramid. "code" takes the pyramid of the signed heatmap, then the saliency map of each
-            level.
+            pyramid, as printed. "code" takes the pyramid of the signed heatmap, then the saliency
+            map of each level.
 
     Returns:
         (B, levels) variations, the largest level first.
@@ -101,9 +102,9 @@ def autvc(
 
         AUTVC = integral of ATV over the levels 0, 1, 2, ...
 
-    Goh et al. (2021), Sec. IV. It is Simpson's rule as scipy.integrate.simpson has it. For an even
-    number of levels, such as the six of a map of 224 x 224, versions of SciPy before 1.11 differ
-    by about 0.4 % for order="code" and 1.5 % for order="paper".
+    Goh et al. (2021), Sec. IV-C and IV-D. It is Simpson's rule as scipy.integrate.simpson has it.
+    For an even number of levels, such as the six of a map of 224 x 224, versions of SciPy before
+    1.11 differ by about 0.4 % for order="code" and 1.5 % for order="paper".
 
     Lower is smoother. It takes no forward passes.
 
