@@ -253,7 +253,7 @@ STAY = {
 }
 
 
-@pytest.mark.parametrize("function", STAY.values(), ids=STAY)
+@pytest.mark.parametrize("call", STAY.values(), ids=STAY)
 def test_what_happens_between_channels_moves_no_centre(call):
     net = nn.Sequential(nn.Conv2d(3, 3, 3, 2), Call(call), nn.Conv2d(3, 4, 3), *TAIL)
     assert tl.receptive.centres(net.double().eval(), X, "2") == ((3, 2), (3, 2))
@@ -277,7 +277,7 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize("function", TURNED.values(), ids=TURNED)
+@pytest.mark.parametrize("call", TURNED.values(), ids=TURNED)
 @pytest.mark.parametrize("layer", ["0", "1"], ids=["the layer itself", "before the layer"])
 def test_cells_of_a_square_map_that_move_are_noticed(call, layer):
     net = nn.Sequential(Call(call), nn.Conv2d(3, 4, 3), *TAIL).double().eval()
@@ -426,7 +426,7 @@ def test_a_call_that_breaks_off_leaves_no_hook(method, layer, error):
     raised = (error, ValueError) if layer == "unknown" else error  # the name is wrong in any case
     with pytest.raises(raised):
         method(net, X, layer=layer, **({} if method is tl.receptive.centres else dict(target=0)))
-    net.behind.function = ODD.behind.call
+    net.behind.function = ODD.behind.function
     assert unhooked(net) and torch.equal(net(X), ODD(X))
 
 
