@@ -83,6 +83,7 @@ SAMPLED = {
 
 @pytest.mark.parametrize("name", SAMPLED)
 @pytest.mark.parametrize("samples", [20, 400])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_samples(samples, name, monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -122,6 +123,7 @@ LOOPS = SAMPLED | {
 
 
 @pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.slow
 def test_no_number_is_brought_to_the_host_between_the_passes(name, monkeypatch):
     # On a GPU the host would wait there. Labels, which are integers, stay on the host.
     from torch.overrides import TorchFunctionMode
@@ -158,6 +160,7 @@ def test_the_rules_put_their_nodes_where_they_say():
     assert quadrature("trapezoid", 2) == ([0.0, 0.5, 1.0], [0.25, 0.5, 0.25])
 
 
+@pytest.mark.slow
 def test_the_standard_error_matches_the_spread_of_repeated_runs():
     x = torch.full((1, 1), 1.5, dtype=torch.float64)
     where = partial(tl.probes.gaussian, sigma=0.5, samples=40)

@@ -104,6 +104,7 @@ def test_completeness_gap_is_the_sum_minus_the_change_of_the_score():
     close(tl.metrics.completeness_gap(net, x, 2, a, b), a.sum(1) - change.detach())
 
 
+@pytest.mark.slow
 def test_noise_baselines_average_over_uniform_draws_within_the_bounds():
     # x'Ax/2, A = diag(d): A_i = d_i (x_i^2 - b_i^2) / 2, and E b^2 = (u^3 - l^3) / (3(u - l)).
     d, x = torch.tensor([1.0, -2.0, 3.0]).double(), normal(2, 3, seed=1)
@@ -164,6 +165,7 @@ def test_smoothgrad_smooths_any_function_of_the_form_of_an_attribution():
     assert bool((a >= 0).all()) and bool((a > 0).any())
 
 
+@pytest.mark.slow
 def test_inner_noise_repeats_neither_the_outer_noise_nor_itself():
     # One left step looks at its start b and weighs by x - b: both noises can be read off.
     x, n = torch.zeros(1, 4, dtype=torch.float64), 500
@@ -200,6 +202,7 @@ def test_smoothing_twice_adds_the_variances():
     seed=st.integers(0, 1000),
     scale=st.floats(-3, 3),
 )
+@pytest.mark.slow
 def test_ig_is_linear_in_the_model(steps, rule, seed, scale):
     f, g, x = tanh_mlp(seed=seed), tanh_mlp(seed=seed + 1), normal(2, 6, seed=seed)
     keywords = {"steps": steps, "rule": rule}

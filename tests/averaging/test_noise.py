@@ -87,6 +87,7 @@ def test_inherent_noise_without_noise_is_zero_inside_half_is_for_the_bound_with_
 
 @settings(deadline=None, max_examples=50)
 @given(st.floats(0.01, 0.99), st.floats(0, 1))
+@pytest.mark.slow
 def test_adaptgrad_keeps_half_of_the_promise_and_the_program_keeps_it_exactly(c, place):
     # The nearer bound takes (1 - c) / 4 and the other at most as much: (1 - c) / 2 in all.
     x = torch.tensor([[RANGE[0] + place * SPAN]], dtype=torch.float64)

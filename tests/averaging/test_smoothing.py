@@ -192,6 +192,7 @@ def test_noisegrad_has_the_known_mean_and_a_spread_that_depends_on_the_parametri
     assert float(a.std()) == pytest.approx(spread, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_standard_error_of_noisegrad_is_that_of_its_networks():
     net, x, s, n = nn.Linear(5, 3).double().eval(), normal(1, 5), 0.4, 400
     where = partial(tl.probes.noisy_weights, weight_sigma=s, weight_samples=n)

@@ -186,6 +186,7 @@ def windows(draw):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(windows(), min_size=1, max_size=3))
+@pytest.mark.slow
 def test_a_centre_is_the_middle_of_what_a_cell_looks_at(layers):
     net = nn.Sequential(*[layer for layer, _ in layers], nn.Flatten()).double().eval()
     linear = nn.Sequential(*[like for _, like in layers]).double()
@@ -329,6 +330,7 @@ def capped(module):
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
 @pytest.mark.parametrize("name, layer", [("resnet", "layer3"), ("lite", "network.blocks.6")])
+@pytest.mark.slow
 def test_captum_agrees_on_guided_grad_cam_once_it_sees_every_rectifier(nets, name, layer):
     net, x, target = nets[name]
     copy = capped(deepcopy(net))

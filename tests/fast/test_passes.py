@@ -10,6 +10,7 @@ from tests.closed_forms import normal
 from tutorial_lib.fast.passes import NUMBERS_PER_PASS, Passes
 
 
+@pytest.mark.slow
 def test_the_size_of_a_pass_follows_from_the_picture_and_from_nothing_else():
     rows = NUMBERS_PER_PASS["cpu"] // (3 * 224 * 224)
     assert Passes(None, torch.zeros(1, 3, 224, 224)).rows == rows >= 4
@@ -29,6 +30,7 @@ def test_slices_cover_every_row_once():
     assert [(s.start, s.stop) for s in slices] == [(0, 4), (4, 8), (8, 10)]
 
 
+@pytest.mark.slow
 def test_the_same_call_makes_the_same_passes_and_gives_the_same_bits():
     sizes = []
 

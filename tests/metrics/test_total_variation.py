@@ -51,6 +51,7 @@ def test_total_variation_of_known_maps():
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.slow
 def test_the_pyramid_is_skimages_in_both_orders(size, dtype, tolerance):
     heatmap = normal(2, *size, seed=sum(size))
     for order in ("paper", "code"):

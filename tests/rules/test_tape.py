@@ -295,6 +295,7 @@ def test_a_module_that_fails_and_is_caught_is_not_running_any_more():
     assert taped(net).steps[0].modules == (net,)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_tape_stays_in_the_model():
     net = Named().eval()
     tape = taped(net)

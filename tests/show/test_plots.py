@@ -69,6 +69,7 @@ def test_a_map_of_zeros_is_white_beside_signed_maps_and_black_beside_magnitudes(
     assert maps(picture_grid([zeros])) == [(plots.MAGNITUDE, (0, 1))]
 
 
+@pytest.mark.slow
 def test_a_map_that_is_zero_but_for_one_pixel_still_shows_it():
     one = torch.zeros(40, 40)
     one[3, 3] = -2
@@ -124,6 +125,7 @@ def test_titles_stand_where_they_belong():
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 8])
+@pytest.mark.slow
 def test_a_grid_fits_the_page_and_its_letters_are_readable(count):
     fig = picture_grid([noise()] * count, [str(i) for i in range(count)], columns=count)
     assert fig.get_figwidth() <= plots.WIDTH + 1e-9

@@ -123,6 +123,7 @@ def test_a_list_of_alt_texts_is_taken_as_it_is():
     assert [alt for alt, _ in images(made(alt=texts))] == texts
 
 
+@pytest.mark.slow
 def test_a_figure_of_maps_stays_small():
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (14, 14, 3), dtype=np.uint8)).resize((224, 224))
