@@ -80,10 +80,9 @@ def pictures(x: Tensor) -> Tensor:
         raise TypeError(f"x: expected a torch.Tensor (B, ...), got {_kind(x)}")
     if not x.dtype.is_floating_point:
         raise TypeError(f"x: expected a floating-point tensor, got dtype {x.dtype}; try x.float()")
-    if x.layout != torch.strided or x.is_meta or x.dtype.itemsize < 2:
-        raise TypeError(
-            f"x: expected a dense tensor of 16 bits or more, got {x.dtype}, {x.layout}, {x.device}"
-        )
+    _dense("x", x)
+    if x.dtype.itemsize < 2:
+        raise TypeError(f"x: expected a tensor of 16 bits or more, got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(
             f"x: expected a batch (B, ...) with at least 2 dimensions, got shape {tuple(x.shape)}; "
@@ -95,6 +94,13 @@ def pictures(x: Tensor) -> Tensor:
         bad = int((~x.isfinite()).sum())
         raise ValueError(f"x: expected finite numbers, got {bad} that are NaN or infinite")
     return x.detach()
+
+
+def _dense(name: str, value: Tensor) -> None:
+    """Check that a tensor has its values one beside the other, as most have."""
+    if value.layout != torch.strided or value.is_meta or value.is_nested:
+        layout = "nested" if value.is_nested else value.layout
+        raise TypeError(f"{name}: expected a dense tensor, got {layout} on {value.device}")
 
 
 def target(value: int | Tensor, x: Tensor) -> Tensor:
@@ -109,6 +115,7 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
         raise TypeError(
             f"target: expected an int or a LongTensor (B,), got {_kind(value)}; try {listed}"
         )
+    _dense("target", value)
     if value.dtype != torch.int64:
         hint = "target.argmax(1) of one-hot rows" if value.ndim == 2 else "target.long()"
         raise TypeError(

@@ -87,6 +87,10 @@ CASES = {
     "target beyond int64": ("target", tl.gradient, dict(target=2**70)),
     "x sparse": ("x", tl.gradient, dict(x=X.to_sparse())),
     "x meta": ("x", tl.gradient, dict(x=X.to("meta"))),
+    "x nested": ("x", tl.gradient, dict(x=torch.nested.as_nested_tensor([X[0], X[1]]))),
+    "x of 8 bits": ("x", tl.gradient, dict(x=X.to(torch.float8_e5m2))),
+    "target meta": ("target", tl.gradient, dict(target=torch.zeros(3).long().to("meta"))),
+    "target sparse": ("target", tl.gradient, dict(target=torch.zeros(3).long().to_sparse())),
     "model in training mode behind its method": (
         "model",
         tl.gradient,

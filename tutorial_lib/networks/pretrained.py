@@ -6,6 +6,7 @@ EfficientNet-Lite comes with the package. The papers' networks are torchvision's
 
 import difflib
 import functools
+import hashlib
 import http.client
 import importlib
 import re
@@ -280,10 +281,7 @@ def _papers(name: str) -> Classifier:
         network = models.get_model(name, weights=None, **PAPERS[name])
     old = r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"  # densenet's keys before torch 0.4
     state = {re.sub(old, r"\1\2", key): value for key, value in _read(path, name).items()}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"name: {path} does not hold the weights of {name}: {error}") from error
+    network.load_state_dict(state, assign=True)
     if name == "inception_v3":
         network.aux_logits, network.AuxLogits = False, None  # a head for training only
     transform = weights.transforms()
@@ -312,11 +310,11 @@ def _timm(name: str) -> Classifier:
 
 
 def _checkpoint_path(name: str, url: str) -> Path:
-    """Return the checkpoint's path in torch.hub's folder; download and check it if missing."""
+    """Return the checkpoint's path in torch.hub's folder; download it if missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if path.exists():
         return path
-    digest = re.search(r"-([0-9a-f]{8,})\.", path.name)[1]
+    digest = _digest(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digest)
@@ -330,17 +328,21 @@ def _checkpoint_path(name: str, url: str) -> Path:
 
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:
-    """Read a file of weights; ValueError where it is damaged."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its first bytes suggest
+    """Read a file of weights; ValueError where it has not the checksum that its name says."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(expected := _digest(path)):
         raise ValueError(
-            f"name: {path} is damaged and holds no weights of {name} ({type(error).__name__}); "
-            "delete it and load the model again"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"name: {path} holds no table of tensors, so no weights of {name}")
-    return state
+            f"name: {path} is damaged, or holds no weights of {name}: its SHA-256 begins with "
+            f"{found[:8]}, expected {expected}; delete it and load the model again"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _digest(path: Path) -> str:
+    """Return the beginning of the SHA-256 that a file of weights has in its name."""
+    found = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    return found[1] if found else "one that its name says"
 
 
 def _check_inputs(x) -> None:
@@ -366,7 +368,9 @@ def _device(device) -> torch.device:
     """Return the device, by default CUDA or the CPU; ValueError where it cannot be used."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=default if device is None else device).device
+        usable = torch.zeros((), device=default if device is None else device)
+        usable.item()  # which a meta device has not
+        return usable.device
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"device: {device!r} cannot be used here: {error}") from error
 
