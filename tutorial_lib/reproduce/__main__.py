@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tutorial_lib.reproduce import drawings, store, tables
+from tutorial_lib.reproduce import drawings, store, tables, verdicts
 from tutorial_lib.reproduce.config import EFFORTS, list_configs, load_config
 from tutorial_lib.reproduce.cost import passes
 from tutorial_lib.reproduce.runner import finished, run
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, ImportError) as error:
         print(f"stopped: {error}", file=sys.stderr)
         if isinstance(error, OSError) and error.errno:  # a full disk, a lost connection
-            print("what is done is kept: the same command goes on", file=sys.stderr)
+            print("what is done is kept; then the same command goes on", file=sys.stderr)
         return 1
     return 0
 
@@ -77,19 +77,14 @@ def report(folder: Path, config) -> None:
     if results.empty:
         print(f"no picture could be read, see {folder / 'skipped.csv'}")
         return
-    pictures = results.picture.nunique()
-    head = f"{config.source}: {config.title}\n{pictures} pictures, mean +- standard error"
-    head += "" if config.effort == "full" else f"; {config.effort}: large counts cut down"
+    count = f"{results.picture.nunique()} pictures, mean +- standard error"
+    count += "" if config.effort == "full" else f"; {config.effort}: large counts cut down"
+    closed = "in closed form: no picture enters, and no network"
+    head = f"{config.source}: {config.title}\n{closed if config.kind == 'bells' else count}"
     text = [head, "", tables.text(results, config)] if config.measures else [head]
     if config.claims:
-        verdicts = tables.claims(results, config)
         text += ["", "the paper's claims, on these pictures (95 % intervals, paired):"]
-        for v in verdicts.to_dict("records"):
-            line = f"- {v['claim']}: {v['verdict']}"
-            if v["n"] > 1:
-                line += f" ({v['measure']} {v['difference']:+.3f}, "
-                line += f"{v['low']:+.3f} to {v['high']:+.3f})"
-            text.append(line)
+        text += [_line(v) for v in verdicts.claims(results, config).to_dict("records")]
     notes = results.note.dropna()
     if len(notes):
         text += ["", f"{len(notes)} of {len(results)} lines lack a number; first: {notes.iloc[0]}"]
@@ -100,6 +95,16 @@ def report(folder: Path, config) -> None:
         print(f"\n{len(skipped)} pictures left out, see skipped.csv: {skipped[0]} ...")
     paths = drawings.draw(folder, results, config)
     print("\nin", folder, "-", ", ".join(["results.csv", "table.txt", *(p.name for p in paths)]))
+
+
+def _line(verdict: dict) -> str:
+    """Write the verdict on one claim, and what it rests on."""
+    line = "- {claim}: {verdict}".format(**verdict)
+    if verdict["n"] > 1:
+        line += " ({measure} {difference:+.3g}, {low:+.3g} to {high:+.3g}".format(**verdict)
+        line += ", detectable {detectable:.2g}".format(**verdict)
+        line += ", margin {margin:.2g})".format(**verdict) if verdict["margin"] > 0 else ")"
+    return line + (f"; in print: {verdict['printed']}" if verdict["printed"] else "")
 
 
 def _positive(text: str) -> int:
@@ -118,4 +123,5 @@ def _interrupt(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _interrupt)  # how SLURM says that the time is up
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
     sys.exit(main())

@@ -66,7 +66,7 @@ class Case:
 
     @property
     def order(self) -> str:
-        """The order of saliency map and pyramid in AUTVC."""
+        """The order of saliency map and pyramid in a search for the least "autvc"."""
         return "code" if self.program == "goh" else "paper"
 
     def curve(self, heat: Tensor, seed: int) -> Tensor:
@@ -104,12 +104,12 @@ class Case:
 
     def _objective(self, sigma: float, roots: int, seed: int) -> float:
         """Compute the number that the search makes small."""
-        heat = heatmap(self._smooth_taylor(sigma, roots, seed))
+        heat, objective = heatmap(self._smooth_taylor(sigma, roots, seed)), self.row["objective"]
         if not heat.any():
             return math.inf  # no noise, no map: it explains nothing
-        if self.row["objective"] == "autvc":
-            return float(autvc(heat, order=self.order))
-        return float(area(self.curve(heat, seed)))
+        if objective == "aupc":
+            return float(area(self.curve(heat, seed)))
+        return float(autvc(heat, order="code" if objective == "autvc_program" else self.order))
 
     def _smooth_taylor(self, sigma: float, roots: int, seed: int) -> Tensor:
         """Compute SmoothTaylor, (1, 3, H, W)."""

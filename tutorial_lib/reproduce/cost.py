@@ -7,7 +7,7 @@ import pandas
 
 from tutorial_lib.reproduce.cases import WINDOWS
 from tutorial_lib.reproduce.config import Config
-from tutorial_lib.reproduce.measures import function_of
+from tutorial_lib.reproduce.measures import OF_INPUT_NOISE, function_of
 from tutorial_lib.reproduce.rows import SEARCH
 
 
@@ -49,10 +49,11 @@ def passes(config: Config) -> pandas.DataFrame:
         >>> int(passes(reproduce.load_config("goh-table1")).loc["IG, black", "gradients"])
         50
     """
-    functions = {function_of(column).__name__ for column in config.measures}
+    used = {function_of(column) for column in config.measures}
+    functions = {function.__name__ for function in used}
     curve = WINDOWS * config.settings.get("perturbations", 50) + 1
     per_map = curve * ("perturbation" in functions) + 8 * ("information" in functions)
-    needed = functions - {"outside"} or config.kind == "maps"
+    needed = used - set(OF_INPUT_NOISE) or config.kind == "maps"
     digit_networks = 1 + ("consistency" in functions) + 2 * ("invariance" in functions)
     networks = digit_networks if config.data == "digits" else 1
     costs = {}

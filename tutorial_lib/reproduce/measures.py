@@ -1,12 +1,14 @@
 """What is measured of a case: each measure is a function that returns named numbers.
 
-`DIRECTIONS` says which way each column is better by its paper, "lower" or "higher". A table that
-has both the paper's and the program's way of computing a column names the second `..._program`.
+`DIRECTIONS` says which way each column is better by its paper, "lower" or "higher"; of consistency
+and invariance the paper does not say it. A table that has both the paper's and the program's way of
+computing a column names the second `..._program`; printed numbers belong to both (`printed_name`).
 """
 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from tutorial_lib import metrics
 from tutorial_lib.averaging import noise
@@ -21,12 +23,9 @@ DIRECTIONS = {
     "autvc_program": "lower",
     "sparseness": "higher",
     "information": "higher",
-    "consistency": "lower",
-    "consistency_abs": "lower",
-    "invariance": "higher",
-    "invariance_twin": "higher",
     "outside": "lower",
     "outside_widest": "lower",
+    "inherent_noise": "lower",
 }
 LEVELS = 6  # of the pyramid of a map of 224 x 224
 
@@ -39,22 +38,26 @@ def perturbation(case: Case) -> dict[str, float]:
 
 
 def variation(case: Case) -> dict[str, float]:
-    """Compute AUTVC in both orders, and the curve of the order that the configuration asks for."""
-    curves = {
-        o: metrics.multiscale_total_variation(case.heatmap, order=o) for o in ("paper", "code")
-    }
-    levels = {f"variation {k}": float(v) for k, v in enumerate(curves[case.order][0, :LEVELS])}
-    both = {"autvc": curves["paper"], "autvc_program": curves["code"]}
-    return {**{name: float(area(curve)) for name, curve in both.items()}, **levels}
+    """Compute AUTVC and its curve in both orders, the paper's text and its program's."""
+    numbers = {}
+    for column, order in (("autvc", "paper"), ("autvc_program", "code")):
+        curve = metrics.multiscale_total_variation(case.heatmap, order=order)
+        numbers[column] = float(area(curve))
+        numbers |= {k: float(v) for k, v in zip(POINTS[column], curve[0], strict=False)}
+    return numbers
 
 
 def sparseness(case: Case) -> dict[str, float]:
-    """Compute the Gini index of the map summed over channels (Zhou et al., 2024, Sparseness)."""
+    """Compute the Gini index of the map summed over channels: Sparseness in Zhou's program."""
     return {"sparseness": float(metrics.gini(case.heatmap))}
 
 
 def information(case: Case) -> dict[str, float]:
-    """Integrate the softmax information curve (Zhou et al., 2024, Information level)."""
+    """Integrate the softmax information curve of Kapishnikov et al. (2019), whom Zhou et al. cite.
+
+    The text of Zhou et al. (2024) calls its Information Level the entropy of the saliency map, and
+    their program computes a third thing.
+    """
     curve = metrics.information_curve(
         case.model,
         case.x,
@@ -73,10 +76,7 @@ def outside(case: Case) -> dict[str, float]:
     All are in closed form: out of each channel's range, out of the widest channel's range, and the
     chance that a draw has any such value.
     """
-    _, options = keywords(case.row, case.model.bounds, case.program)
-    sigma = options.get("sigma")
-    if sigma is None:
-        sigma = noise.adaptive_sigma(case.x, options["bounds"], options["confidence"])
+    sigma = input_sigma(case.row, case.x, case.model.bounds, case.program)
     ranges = tuple(side.double() for side in case.model.bounds)
     widest = float(ranges[0].min()), float(ranges[1].max())
     x = case.x.double().clamp(*ranges)  # black and white exactly
@@ -86,8 +86,31 @@ def outside(case: Case) -> dict[str, float]:
     return shares | {"affected": 1 - none_outside}
 
 
+def inherent_noise(case: Case) -> dict[str, float]:
+    """Compute the chance that noise takes a value out of the range, if it is uniform within it.
+
+    This is the red area of Zhou et al. (2024), Fig. 3, in closed form and averaged over a grid. It
+    depends on the row alone: no picture enters, and of the range only that there is one.
+    """
+    lower, upper = float(case.model.bounds[0].min()), float(case.model.bounds[1].max())
+    grid = (torch.arange(20_000, dtype=torch.float64)[None] + 0.5) / 20_000  # (1, 20000)
+    x = lower + (upper - lower) * grid
+    sigma = input_sigma(case.row, x, (lower, upper), case.program)
+    return {"inherent_noise": float(noise.inherent_noise(x, sigma, (lower, upper)).mean())}
+
+
+def input_sigma(row: dict, x: Tensor, bounds: tuple, program: str = "") -> float | Tensor:
+    """Return sigma of the noise that a row puts on x; ValueError where it puts none."""
+    _, options = keywords(row, bounds, program)
+    if "sigma" in options:
+        return options["sigma"]
+    if "confidence" not in options:
+        raise ValueError(f"{row['method']} puts no noise on its input, or does not say how much")
+    return noise.adaptive_sigma(x, options["bounds"], options["confidence"])
+
+
 def consistency(case: DigitCase) -> dict[str, float]:
-    """Compute |rho| with a network that learnt nothing (Zhou et al., 2024, Consistency).
+    """Compute |rho| with a network that learnt nothing: Consistency in Zhou's program.
 
     It is computed for signed maps and for magnitudes, and both maps have the same noise.
     """
@@ -97,7 +120,7 @@ def consistency(case: DigitCase) -> dict[str, float]:
 
 
 def invariance(case: DigitCase) -> dict[str, float]:
-    """Compute rho after a shift of inputs and bounds by 1 (Zhou et al., 2024, Invariance).
+    """Compute rho after a shift of inputs and bounds by 1: Invariance in Zhou's program.
 
     The other network was trained on shifted digits, or computes the same function for them.
     """
@@ -110,13 +133,14 @@ def invariance(case: DigitCase) -> dict[str, float]:
 def compute_measures(case: Case | DigitCase, wanted: tuple[str, ...]) -> dict[str, float | str]:
     """Compute the `wanted` columns (others come with them), and add what a search found.
 
-    "note" says why a number is missing: a measure that is not defined for a case raises ValueError.
+    "note" says why a number is missing: a measure that is not defined for a case raises ValueError,
+    a method that has no rule for an operation of the network NotImplementedError or TypeError.
     """
     numbers, notes = {}, []
     for function in dict.fromkeys(function_of(column) for column in wanted):
         try:
             numbers |= function(case)
-        except ValueError as error:
+        except (ValueError, TypeError, NotImplementedError) as error:
             notes.append(str(error))
     return {**numbers, **case.extra, "note": "; ".join(dict.fromkeys(notes))}
 
@@ -126,6 +150,11 @@ def function_of(column: str) -> Callable:
     if column not in FUNCTIONS:
         raise ValueError(f"measures: no {column!r}; there are: {', '.join(FUNCTIONS)}")
     return FUNCTIONS[column]
+
+
+def printed_name(column: str) -> str:
+    """Return the name under which a configuration keeps the paper's numbers for a column."""
+    return column.removesuffix("_program")
 
 
 FUNCTIONS = {
@@ -141,8 +170,12 @@ FUNCTIONS = {
     "outside": outside,
     "outside_widest": outside,
     "affected": outside,
+    "inherent_noise": inherent_noise,
 }
+OF_DIGITS = (consistency, invariance)  # the other functions are for photographs
+OF_INPUT_NOISE = (outside, inherent_noise)  # they look at the noise alone, and make no map
 POINTS = {  # column -> its curve's points
     "aupc": [f"perturbation {k:02d}" for k in range(WINDOWS + 1)],
     "autvc": [f"variation {k}" for k in range(LEVELS)],
+    "autvc_program": [f"program variation {k}" for k in range(LEVELS)],
 }

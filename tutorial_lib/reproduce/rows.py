@@ -1,12 +1,14 @@
 """From a row of a configuration to an attribution function: keywords, units, conventions."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tutorial_lib import checks
 from tutorial_lib.averaging import noise
 from tutorial_lib.averaging.methods import (
     gradient,
@@ -25,19 +27,65 @@ METHODS = {function.__name__: function for function in KNOWN}
 SMOOTHING = (smoothgrad, adaptgrad, noisegrad, fusiongrad)
 SEARCH = "adaptive_smooth_taylor"  # SmoothTaylor at the sigma that adaptive noising finds
 SEARCH_ENTRIES = {"method", "objective", "roots", "search_roots", "max_iterations"}
+OBJECTIVES = ("aupc", "autvc", "autvc_program")
 NO_KEYWORDS = ("method", "inner", "level")  # other entries of a row
+GIVEN = ("model", "x", "target", "bounds", "seed", "batch_size", "progress", "keywords")  # by a run
 PROGRAMS = ("", "goh", "zhou")
+COUNTS = ("steps", "baselines", "samples", "roots", "weight_samples", "max_iterations")
+COUNTS += ("search_roots", "perturbations", "epochs")
+MOST = 10**6  # of any count
 
 
 def check(row: dict, bounds: tuple, program: str = "") -> None:
-    """Raise ValueError for a row that cannot be computed, before anything is computed."""
-    if row["method"] != SEARCH:
-        keywords(row, bounds, program)
-    elif row.get("objective") not in ("aupc", "autvc") or set(row) - SEARCH_ENTRIES:
-        raise ValueError(
-            f"row: {SEARCH} takes {', '.join(sorted(SEARCH_ENTRIES))}, objective aupc or autvc; "
-            f"got {row}"
-        )
+    """Raise ValueError for a row that cannot be computed, before anything is measured.
+
+    What only the method knows, such as which rules or baselines there are, is tried out on a toy
+    network with counts of at most 2.
+    """
+    for key, value in row.items():
+        if key in GIVEN:
+            raise ValueError(f"{key} is given by the run, a row cannot have it")
+        check_entry(key, value)
+    if row["method"] == SEARCH:
+        if row.get("objective") not in OBJECTIVES or set(row) - SEARCH_ENTRIES:
+            raise ValueError(
+                f"{SEARCH} takes {', '.join(sorted(SEARCH_ENTRIES))}, objective one of "
+                f"{', '.join(OBJECTIVES)}; got {row}"
+            )
+        return
+    small = {k: min(v, 2) if k in COUNTS else v for k, v in row.items()}
+    network, x = _toy(bounds)
+    try:
+        with warnings.catch_warnings(), checks.skip_model_check():
+            warnings.simplefilter("ignore")
+            attribution_function(small, bounds, program)(network, x, 0, seed=0, batch_size=200)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def check_entry(key: str, value: object) -> None:
+    """Raise ValueError for a count that is no count, and for what is neither number nor text."""
+    if key in COUNTS:
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise ValueError(f"{key}: expected a whole number from 1 to {MOST}, got {value!r}")
+    elif not isinstance(value, (str, int, float)):
+        raise ValueError(f"{key}: expected a number or a text, got {value!r}")
+
+
+def has_input_noise(row: dict) -> bool:
+    """Whether a row says how much noise it puts on its input."""
+    return "sigma" in row or "level" in row or "adaptgrad" in (row["method"], row.get("inner"))
+
+
+def _toy(bounds: tuple) -> tuple[nn.Module, Tensor]:
+    """Return a small network, and an input inside the bounds: (1, 3, 8, 8) or (1, 1, 8, 8)."""
+    lower, upper = (torch.as_tensor(side, dtype=torch.float32) for side in bounds)
+    ramp = torch.linspace(0.1, 0.9, 64).view(1, 1, 8, 8)
+    x = lower + (upper - lower) * ramp
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = nn.Conv2d(x.shape[1], 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)
+        return nn.Sequential(*layers).eval(), x
 
 
 def attribution_function(row: dict, bounds: tuple, program: str = "") -> Callable[..., Tensor]:
@@ -72,6 +120,8 @@ def keywords(row: dict, bounds: tuple, program: str = "") -> tuple[Callable, dic
         level = noise.level_from_sigma(options["sigma"], noise.IMAGENET_BOUNDS)
         options["sigma"] = noise.sigma_from_level(level, bounds)
     if "level" in row:
+        if "sigma" in row:
+            raise ValueError("it has a sigma and a level, one thing in two units; leave one out")
         options["sigma"] = noise.sigma_from_level(row["level"], bounds)
     if options.get("baseline") in ("black", "white"):
         sides = (1.0, 0.0) if program == "zhou" else bounds
@@ -85,12 +135,12 @@ def keywords(row: dict, bounds: tuple, program: str = "") -> tuple[Callable, dic
         options["bounds"] = bounds
     outer, inside = (set(inspect.signature(f).parameters) if f else set() for f in (method, inner))
     if unknown := set(options) - outer - inside:
-        raise ValueError(f"row: {row['method']} takes no {', '.join(sorted(unknown))}")
+        raise ValueError(f"{row['method']} takes no {', '.join(sorted(unknown))}")
     if inner is not None:
         rest = {k: options.pop(k) for k in list(options) if k not in outer}
         options["method"] = partial(inner, **rest) if rest else inner
     if method in (smoothgrad, fusiongrad) and "sigma" not in options:
-        raise ValueError(f"row: {row['method']} needs a sigma or a level")
+        raise ValueError(f"{row['method']} needs a sigma or a level")
     return method, options
 
 
@@ -98,7 +148,7 @@ def _method(name: str) -> Callable:
     """Return a method by its name; ValueError where there is none."""
     if name not in METHODS:
         names = ", ".join([*METHODS, SEARCH])
-        raise ValueError(f"row: no method {name!r}; there are: {names}")
+        raise ValueError(f"no method {name!r}; there are: {names}")
     return METHODS[name]
 
 
@@ -110,8 +160,8 @@ def _equal_weights(model, x: Tensor, target, *, baseline=0.0, steps=50, **keywor
     return (steps * left + gradient(model, x, target, **shared) * (x - baseline)) / (steps + 1)
 
 
-def _with_clean(method, count: int, model, x: Tensor, target, **keywords) -> Tensor:
+def _with_clean(smoothing, count: int, model, x: Tensor, target, **keywords) -> Tensor:
     """Average `count` samples and the map at x itself."""
     shared = {k: v for k, v in keywords.items() if k in ("batch_size", "seed")}
     clean = keywords.get("method", gradient)(model, x, target, **shared)
-    return (count * method(model, x, target, **keywords) + clean) / (count + 1)
+    return (count * smoothing(model, x, target, **keywords) + clean) / (count + 1)

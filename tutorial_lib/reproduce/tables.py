@@ -1,6 +1,7 @@
-"""From results to tables: means with standard errors, paired differences, the papers' claims."""
+"""From results to tables: means with standard errors, paired differences, the printed numbers."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pandas
 from scipy.stats import t
 
 from tutorial_lib.reproduce.config import Config
-from tutorial_lib.reproduce.measures import DIRECTIONS
+from tutorial_lib.reproduce.measures import DIRECTIONS, printed_name
+
+NO_NETWORK = ("any", "none")  # of printed numbers: they hold for every network, or need none
 
 
 def read(folder: str | Path) -> pandas.DataFrame:
@@ -66,14 +69,21 @@ def differences(
     first: Sequence[str],
     second: Sequence[str],
     confidence: float = 0.95,
+    power: float = 0.8,
 ) -> dict[str, float]:
     """Compute how much two groups of rows differ, as a mean over pictures with its interval.
 
         d_i = (mean of the rows `first`) - (mean of the rows `second`)  on picture i
-        mean d +- t_(n-1) * sd(d) / sqrt(n)
+        s = sd(d) / sqrt(n),    interval = mean d +- t s,    detectable = (t + t') s
 
-    t is Student's. The comparison is paired, so that what makes a picture easy or hard for every
-    method cancels. Pictures without a value in one of the rows are left out.
+    t is the quantile of Student's distribution with n - 1 degrees of freedom at
+    (1 + confidence) / 2, t' that at `power`. The comparison is paired, so that what makes a picture
+    easy or hard for every method cancels. Pictures without a value in one of the rows are left out.
+
+    `detectable` is the smallest true difference that such a run shows with probability `power`. It
+    is shown where the whole interval is on its side, mean d > t s. For a true difference D, (mean d
+    - D) / s follows Student's distribution, so that this happens with probability P(T > t - D / s).
+    That is `power` where t - D / s = -t', which is D = (t + t') s.
 
     Args:
         results: One line for each picture and row, as results.csv of a run has them.
@@ -81,70 +91,78 @@ def differences(
         first: Names of rows.
         second: Names of the rows that are subtracted.
         confidence: Probability that the interval covers the true mean.
+        power: Probability that a true difference of size `detectable` is shown.
 
     Returns:
-        A dictionary with "difference", "low", "high" and "n", the number of pictures. The limits
-        are NaN for fewer than 2 pictures.
+        A dictionary with "difference", "low", "high", "n", the number of pictures, and
+        "detectable". The limits and "detectable" are NaN for fewer than 2 pictures.
 
     Example:
         >>> import pandas
         >>> from tutorial_lib import reproduce
         >>> columns = {"picture": [*"aabb"], "row": ["IG", "SG"] * 2, "aupc": [3.0, 1.0, 5.0, 2.0]}
-        >>> reproduce.differences(pandas.DataFrame(columns), "aupc", ["IG"], ["SG"])
-        {'difference': 2.5, 'low': -3.85, 'high': 8.85, 'n': 2}
+        >>> found = reproduce.differences(pandas.DataFrame(columns), "aupc", ["IG"], ["SG"])
+        >>> {name: round(number, 2) for name, number in found.items()}
+        {'difference': 2.5, 'low': -3.85, 'high': 8.85, 'n': 2, 'detectable': 7.04}
     """
     wide = results.pivot(index="picture", columns="row", values=measure)
     d = wide[list(first)].mean(axis=1, skipna=False) - wide[list(second)].mean(axis=1, skipna=False)
     d = d.dropna().to_numpy()
     n, mean = len(d), float(np.mean(d)) if len(d) else math.nan
-    half = math.nan
+    half = detectable = math.nan
     if n > 1:
-        half = float(t.ppf((1 + confidence) / 2, n - 1)) * float(np.std(d, ddof=1)) / math.sqrt(n)
-    return {"difference": mean, "low": mean - half, "high": mean + half, "n": n}
+        error = float(np.std(d, ddof=1)) / math.sqrt(n)
+        half = float(t.ppf((1 + confidence) / 2, n - 1)) * error
+        detectable = half + float(t.ppf(power, n - 1)) * error
+    limits = {"low": mean - half, "high": mean + half}
+    return {"difference": mean, **limits, "n": n, "detectable": detectable}
 
 
-def claims(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
-    """Compare each claim of the paper with what is measured here.
+def beside(results: pandas.DataFrame, config: Config) -> pandas.DataFrame:
+    """Put the means that are measured here beside the numbers that the paper prints.
 
-    The verdict is one of these:
-
-    - "cannot be tested here": fewer than two pictures have the measure.
-    - "holds": the whole 95 % interval of the paired difference is on the claimed side.
-    - "does not hold here": the whole interval is on the other side.
-    - "not told apart": 0 is inside the interval.
+    Levels are those of other networks and pictures: `rank_agreement` compares the orders.
 
     Args:
         results: One line for each picture and row, as results.csv of a run has them.
         config: The configuration of the run.
 
     Returns:
-        One line for each claim, with columns "claim", "measure", those of `differences`, and
-        "verdict".
+        One line for each row of the configuration. The columns are (measure, "here"),
+        (measure, "s.e."), (measure, "n") and (measure, network) for each network of the paper. A
+        column of the program's way of computing has the same printed numbers as the paper's.
 
     Example:
         >>> import pandas
-        >>> from dataclasses import replace
         >>> from tutorial_lib import reproduce
-        >>> columns = {"picture": [*"aabb"], "row": ["IG", "SG"] * 2, "aupc": [3.0, 1.0, 5.0, 2.9]}
-        >>> claim = {"says": "SG is better", "measure": "aupc", "better": ["SG"], "worse": ["IG"]}
-        >>> config = replace(reproduce.load_config("goh-table1"), claims=(claim,))
-        >>> reproduce.claims(pandas.DataFrame(columns), config)["verdict"].tolist()
-        ['holds']
+        >>> columns = {"picture": ["a", "b"], "row": ["IG, black"] * 2, "aupc": [26.0, 28.0]}
+        >>> config = reproduce.load_config("goh-table1")
+        >>> table = reproduce.beside(pandas.DataFrame(columns), config)["aupc"]
+        >>> table.loc["IG, black"].to_dict()
+        {'here': 27.0, 's.e.': 1.0, 'n': 2.0, 'densenet121': 23.63, 'resnet152': 22.87}
     """
-    verdicts = []
-    for claim in config.claims:
-        measure = claim["measure"]
-        d = differences(results, measure, claim["better"], claim["worse"])
-        sign = -1 if DIRECTIONS[measure] == "lower" else 1
-        low, high = sorted((sign * d["low"], sign * d["high"]))
-        verdict = "holds" if low > 0 else "does not hold here" if high < 0 else "not told apart"
-        verdict = verdict if d["n"] > 1 else "cannot be tested here"
-        verdicts.append({"claim": claim["says"], "measure": measure, **d, "verdict": verdict})
-    return pandas.DataFrame(verdicts)
+    columns, names = {}, list(config.rows)
+    for measure in config.measures:
+        if measure in results:
+            measured = summary(results, [measure])[measure].reindex(names)
+            for name, label in {"mean": "here", "s.e.": "s.e.", "n": "n"}.items():
+                columns[measure, label] = measured[name]
+        for network, numbers in printed(config, measure).items():
+            columns[measure, network] = pandas.Series(numbers, dtype=float).reindex(names)
+    return pandas.DataFrame(columns, index=names)
+
+
+def printed(config: Config, measure: str) -> dict[str, dict[str, float]]:
+    """Return the paper's numbers for a column, network -> row -> number."""
+    name = printed_name(measure)
+    return {net: columns[name] for net, columns in config.printed.items() if name in columns}
 
 
 def text(results: pandas.DataFrame, config: Config) -> str:
     """Write the table as text: means with standard errors, and the paper's numbers beside them.
+
+    A network's name stands above what the paper prints for it. Where a measure is computed in two
+    ways, these numbers stand once, beside the second.
 
     Args:
         results: One line for each picture and row, as results.csv of a run has them.
@@ -158,47 +176,57 @@ def text(results: pandas.DataFrame, config: Config) -> str:
         >>> from dataclasses import replace
         >>> from tutorial_lib import reproduce
         >>> columns = {"picture": ["a", "b"], "row": ["IG", "IG"], "aupc": [3.0, 5.0]}
-        >>> options = dict(measures=("aupc",), rows={"IG": {}}, printed={"IG": {"aupc": 3.5}})
+        >>> options = dict(measures=("aupc",), rows={"IG": {}})
+        >>> options |= dict(printed={"resnet152": {"aupc": {"IG": 3.5}}})
         >>> config = replace(reproduce.load_config("goh-table1"), **options)
         >>> print(reproduce.text(pandas.DataFrame(columns), config))
-                  aupc  printed
-        IG  4.0 +- 1.0      3.5
+                  aupc  resnet152
+        IG  4.0 +- 1.0        3.5
+        printed in the paper: resnet152
         lower is better: aupc
     """
-    table, pictures = summary(results, config.measures), results["picture"].nunique()
-    header, lines = [""], []
-    for measure in config.measures:
-        header += [measure, "printed"] if _has_printed(config, measure) else [measure]
-    for row in config.rows:
-        cells = [row]
-        for measure in config.measures:
-            cells.append(_cell(*table.loc[row, measure][["mean", "s.e.", "n"]], pictures))
-            if _has_printed(config, measure):
-                cells.append(f"{config.printed[row].get(measure, '')}")
-        lines.append(cells)
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    shown = [
-        line[0].ljust(widths[0])
-        + "".join("  " + c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))
-        for line in [header, *lines]
-    ]
+    table, pictures = beside(results, config), results["picture"].nunique()
+    names = list(config.measures)
+    shown, networks = {"": list(config.rows)}, []
+    for measure, following in zip(names, [*names[1:], ""], strict=True):
+        if (measure, "here") in table:
+            cells = table[measure][["here", "s.e.", "n"]].itertuples(index=False)
+            shown[measure] = [_cell(*cell, pictures) for cell in cells]
+        if printed_name(measure) != printed_name(following):
+            for network in printed(config, measure):
+                shown[measure, network] = _printed_cells(table[measure, network])
+                networks += [network] * (network not in [*networks, *NO_NETWORK])
+    lines = [_aligned(*column) for column in shown.items()]
+    lines = ["  ".join(cells).rstrip() for cells in zip(*lines, strict=True)]
+    lines += [f"printed in the paper: {', '.join(networks)}"] if networks else []
     for side in ("lower", "higher"):
-        names = [m for m in config.measures if DIRECTIONS.get(m) == side]
-        shown += [f"{side} is better: {', '.join(names)}"] if names else []
-    return "\n".join(line.rstrip() for line in shown)
+        better = [m for m in names if DIRECTIONS.get(m) == side]
+        lines += [f"{side} is better: {', '.join(better)}"] if better else []
+    return "\n".join(lines)
 
 
-def _has_printed(config: Config, measure: str) -> bool:
-    """Say whether the paper has numbers for a measure."""
-    return any(measure in row for row in config.printed.values())
+def _aligned(name: str | tuple[str, str], cells: list[str]) -> list[str]:
+    """Write a header and its cells with one width; names of rows to the left."""
+    header = name if isinstance(name, str) else name[1]
+    header = "printed" if header in NO_NETWORK else header
+    width = max(map(len, [header, *cells]))
+    return [c.rjust(width) if header else c.ljust(width) for c in [header, *cells]]
+
+
+def _printed_cells(numbers: pandas.Series) -> list[str]:
+    """Write printed numbers with the digits that the paper has; nothing where it has none."""
+    own = [len(repr(float(number)).partition(".")[2]) for number in numbers]
+    usual = statistics.mode([d for d, number in zip(own, numbers, strict=True) if number == number])
+    pairs = zip(own, numbers, strict=True)
+    return ["" if n != n else f"{n:.{max(digits, usual)}f}" for digits, n in pairs]
 
 
 def _cell(mean: float, error: float, n: int, pictures: int) -> str:
     """Write a mean with its error, to two digits of the error, and n where pictures lack it."""
-    if not n:
+    if not n > 0:  # NaN where the results lack the whole row
         return "-"
-    size = error if error > 0 else abs(mean) / 10
+    size = error if error > 0 else abs(mean) / (1000 if error == 0 else 10)
     digits = min(max(1 - math.floor(math.log10(size)), 1), 6) if size > 0 else 3
     shown = f"{mean:.{digits}f}"  # two digits of the error say enough
-    shown += f" +- {error:.{digits}f}" if error == error else ""
+    shown += (f" +- {error:.{digits}f}" if error else " +- 0") if error == error else ""
     return shown + (f" (n {n})" if n < pictures else "")
