@@ -223,6 +223,7 @@ MISTAKES = {  # what is replaced: [(by what, what is said)]
     'source = "nobody"': [("", "no source"), ("source = 5", "source is 5, expected a text")],
     'title = "Three maps"': [
         ('title = "a"\nkind = "drawing"', "kind is 'drawing'"),
+        ('title = "a\\u001b[31m"', "title is .*, expected one line of text"),
         ('title = "a"\nkind = "bells"', "give nothing to show in bells"),
         ('title = "a"\nkind = ["maps"]', r"kind is \['maps'\], expected a text"),
         ('title = "a"\ncolour = "red"', "colour is not known"),
@@ -279,7 +280,7 @@ MISTAKES = {  # what is replaced: [(by what, what is said)]
     ],
     CLAIM: [
         (CLAIM.replace('says = "IG is sparser", ', ""), "a claim has says"),
-        (CLAIM.replace('"IG is sparser"', "5"), "something else for a text"),
+        (CLAIM.replace('"IG is sparser"', "5"), "something else for a line of text"),
         (CLAIM.replace('"sparseness"', '"information"'), "a claim is about 'information'"),
         ("1, " + CLAIM, "a claim has says"),
     ],

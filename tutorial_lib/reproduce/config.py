@@ -193,6 +193,8 @@ def _check_entries(entries: dict) -> None:
             raise ValueError(f"{key} is not known in such a file; these are: {', '.join(ENTRIES)}")
         if type(value) is not ENTRIES[key]:
             raise ValueError(f"{key} is {value!r}, expected {KIND_NAMES[ENTRIES[key]]}")
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError(f"{key} is {value!r}, expected one line of text")
     if missing := [key for key in ("title", "source", "rows") if not entries.get(key)]:
         raise ValueError(f"no {', '.join(missing)}")
     choices = {"kind": KINDS, "data": DATA, "program": PROGRAMS}
@@ -281,8 +283,9 @@ def _read_claims(given: list, config: Config) -> tuple[dict, ...]:
         measure = claim["measure"]
         if measure not in config.measures or ("better" in claim and measure not in DIRECTIONS):
             raise ValueError(f"a claim is about {measure!r}, which is not measured or has no side")
-        if not all(isinstance(claim.get(key, ""), str) for key in TEXTS_OF_CLAIM):
-            raise ValueError(f"a claim has something else for a text: {claim}")
+        texts = [claim.get(key, "") for key in TEXTS_OF_CLAIM]
+        if not all(isinstance(text, str) and text.isprintable() for text in texts):
+            raise ValueError(f"a claim has something else for a line of text: {claim}")
         margin = claim.get("margin", 0.1)
         if type(margin) not in (int, float) or not 0 < margin < math.inf:
             raise ValueError(f"margin: expected a number above 0, got {margin!r}")
