@@ -36,6 +36,9 @@ BUNDLED = {
 }
 CREDITS = {name: credit for name, (_, credit) in BUNDLED.items()}
 MAX_PIXELS = 89_478_485  # Pillow's own limit, which it only warns of
+MAX_BYTES = 2**30  # more than as many pixels of four 16 bit numbers
+
+__all__ = ["image_credit", "list_images", "load_image", "to_rgb"]
 
 
 def list_images() -> list[str]:
@@ -89,22 +92,13 @@ def load_image(name: str | os.PathLike) -> Image.Image:
         FileNotFoundError: No file has this path, and no bundled photograph this name.
         ImportError: A bundled photograph is wanted and scikit-image is not installed.
         TypeError: name is neither a string nor a path.
-        ValueError: The file is no picture, is cut short or has too many pixels.
+        ValueError: The file is no picture, is cut short, or has too many pixels or bytes.
 
     Example:
         >>> tl.load_image("chelsea").size
         (451, 300)
     """
-    if not isinstance(name, (str, os.PathLike)):
-        raise TypeError(f"name: {type(name).__name__} given, expected a string or a path")
-    path = Path(name)
-    if name in BUNDLED:
-        path = _bundled_path(BUNDLED[name][0])
-    if not os.path.exists(path):  # no error for a name that is too long to be a path
-        names = ", ".join(list_images())
-        raise FileNotFoundError(f"name: no file {str(name)!r}; bundled photographs: {names}")
-    if not path.is_file():
-        raise ValueError(f"name: {str(name)!r} is not a file")
+    path = picture_file(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -117,6 +111,27 @@ def load_image(name: str | os.PathLike) -> Image.Image:
         raise ValueError(f"name: {str(name)!r} is not a picture that Pillow can read") from error
     except (OSError, SyntaxError, EOFError, ValueError) as error:
         raise ValueError(f"name: {str(name)!r} cannot be read: {error}") from error
+
+
+def picture_file(name: str | os.PathLike) -> Path:
+    """Return the path of a picture that may be opened: a file, and not too large.
+
+    The arguments and errors are those of `load_image`. A folder, a pipe and a device, which may
+    have no end, are refused.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"name: {type(name).__name__} given, expected a string or a path")
+    path = Path(name)
+    if name in BUNDLED:
+        path = _bundled_path(BUNDLED[name][0])
+    if not os.path.exists(path):  # no error for a name that is too long to be a path
+        names = ", ".join(list_images())
+        raise FileNotFoundError(f"name: no file {str(name)!r}; bundled photographs: {names}")
+    if not path.is_file():
+        raise ValueError(f"name: {str(name)!r} is not a file")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"name: {str(name)!r} is too large: {size} bytes, at most {MAX_BYTES}")
+    return path
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

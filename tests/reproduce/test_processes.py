@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TABLE = """
 title = "Maps that take a while"
 source = "nobody"

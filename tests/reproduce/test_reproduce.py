@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+from contextlib import closing
 
 import numpy as np
 import pandas
@@ -11,11 +12,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torchvision.transforms._presets import ImageClassification
 
 import tutorial_lib as tl
+from tests.reproduce.conftest import SMALL, network
 from tutorial_lib.averaging.noise import IMAGENET_BOUNDS
-from tutorial_lib.networks.pretrained import Classifier
 from tutorial_lib.reproduce import (
     cases,
     config,
@@ -31,134 +31,13 @@ from tutorial_lib.reproduce import (
 from tutorial_lib.reproduce.__main__ import main
 from tutorial_lib.reproduce.cost import gradients, passes
 
+pytestmark = pytest.mark.slow
+
 NAMES = config.list_configs()
-ASKED = "goh-fig1 goh-fig2 goh-fig3 goh-table1 goh-table2 zhou-bounds zhou-fig2 zhou-fig4"
-ASKED += " zhou-fig5 zhou-fig6 zhou-table1 zhou-table2"
-
-SMALL = """
-title = "Three maps"
-source = "nobody"
-measures = ["aupc", "autvc", "sparseness"]
-perturbations = 3
-rows = [
-  { name = "gradient", method = "gradient", printed = { aupc = 12.5 } },
-  { name = "IG, black", method = "integrated_gradients", baseline = "black", steps = 6 },
-  { name = "SmoothTaylor", method = "smooth_taylor", sigma = 0.5, roots = 6 },
-]
-claims = [
-  { says = "IG is sparser", measure = "sparseness", better = ["IG, black"], worse = ["gradient"] },
-]
-[quick]
-steps = 2
-"""
-
-
-def network() -> Classifier:
-    """A small classifier of 128 x 128 pictures, whose scores are positive."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Conv2d(3, 6, 5, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, 2), nn.Softplus(), nn.Flatten(1),
-            nn.Linear(4 * 20 * 20, 5), nn.Softplus(),
-        )  # fmt: skip
-    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    look = ImageClassification(crop_size=128, resize_size=128, mean=mean, std=std)
-    return Classifier(net, look, mean, std, list("abcde"))
-
-
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """A table of three rows, four pictures and a small network: run(out, ...) -> folder."""
-    table, folder = tmp_path / "small.toml", tmp_path / "pictures"
-    table.write_text(SMALL)
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for k in range(4):
-        pixels = rng.integers(0, 256, (100, 110, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{k}.png")
-    monkeypatch.setattr(sources, "load_model", lambda name, device: network())
-
-    def start(out="a", **keywords):
-        keywords = dict(images=folder, device="cpu", progress=False) | keywords
-        return runner.run(table, out=tmp_path / out, **keywords)
-
-    start.folder, start.table, start.tmp = folder, table, tmp_path
-    return start
 
 
 def read(folder):
     return (folder / "results.csv").read_bytes()
-
-
-# What the configurations say.
-
-
-def test_every_table_and_figure_that_is_promised_has_a_configuration():
-    assert set(ASKED.split()) <= set(NAMES)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("effort", config.EFFORTS)
-def test_a_configuration_names_only_what_there_is(name, effort):
-    made = config.load_config(name, effort=effort)
-    bounds = (0.0, 1.0) if made.data == "digits" else IMAGENET_BOUNDS
-    for row in made.rows.values():
-        for program in rows.PROGRAMS:
-            rows.check(row, bounds, program)
-    assert config.load_config(name, conventions="program").program in ("goh", "zhou")
-    assert all(c in measures.DIRECTIONS or c == "affected" for c in made.measures)
-    assert runner._columns(made)[: len(made.measures)] == list(made.measures)
-
-
-def test_table_one_has_the_papers_rows():
-    listed = config.load_config("goh-table1").rows
-    noise = [r["baselines"] for r in listed.values() if r.get("baseline") == "noise"]
-    taylor = {(r["sigma"], r["roots"]) for r in listed.values() if r["method"] == "smooth_taylor"}
-    assert noise == [1, 5, 10, 20]
-    assert taylor == {(s, r) for s in (0.3, 0.5, 0.7) for r in (100, 150, 200)}
-    assert {r["objective"] for r in listed.values() if "objective" in r} == {"aupc", "autvc"}
-    assert len(config.load_config("zhou-table2").rows) == 15
-
-
-def test_an_effort_cuts_counts_down_and_leaves_the_rest():
-    full, quick = (config.load_config("goh-table1", effort=e) for e in ("full", "quick"))
-    assert full.rows["IG, noise, N = 20"]["baselines"] == 20
-    assert quick.rows["IG, noise, N = 20"]["baselines"] == 2
-    assert quick.rows["IG, noise, N = 1"]["baselines"] == 1
-    assert (full.settings["perturbations"], quick.settings["perturbations"]) == (50, 2)
-    assert quick.rows["ST 0.5, R = 150"]["sigma"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("given", "problem"),
-    [
-        (dict(name="goh-tabel1"), "did you mean goh-table1"),
-        (dict(name="goh-table1", effort="slow"), "effort: 'slow'"),
-        (dict(name="goh-table1", conventions="mine"), "conventions: 'mine'"),
-    ],
-)
-def test_a_name_that_there_is_not_is_named_with_those_that_there_are(given, problem):
-    with pytest.raises(ValueError, match=problem):
-        config.load_config(**given)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "problem"),
-    [
-        ('source = "nobody"', "", "no source"),
-        ('better = ["IG, black"]', 'better = ["IG"]', "a claim names"),
-        ('name = "IG, black"', 'name = "gradient"', "a name of its own"),
-        ("steps = 2\n", "stepps = 2\n", "stepps: no count"),
-        ("rows = [", "rows = [[", "no TOML file"),
-        ('title = "Three maps"', 'title = "Three maps"\nkind = "drawing"', "kind is 'drawing'"),
-    ],
-)
-def test_a_broken_configuration_is_refused(tmp_path, old, new, problem):
-    path = tmp_path / "own.toml"
-    assert old in SMALL
-    path.write_text(SMALL.replace(old, new))
-    with pytest.raises(ValueError, match=problem):
-        config.load_config(path, effort="quick")
 
 
 # From a row to a map.
@@ -197,7 +76,7 @@ def test_the_programs_conventions_are_those_that_are_known_of_it():
     [dict(method="gradcam"), dict(method="gradient", steps=3)],
 )
 def test_a_method_or_keyword_that_there_is_not_is_named(row):
-    with pytest.raises(ValueError, match=r"row: (no method 'gradcam'|gradient takes no steps)"):
+    with pytest.raises(ValueError, match=r"^(no method 'gradcam'|gradient takes no steps)"):
         rows.keywords(row, (0.0, 1.0))
 
 
@@ -324,7 +203,11 @@ def test_pictures_and_rows_have_noise_of_their_own_and_a_pictures_rows_share_the
     made = config.load_config(small.table)
     options = dict(seed=0, batch_size=4, limit=None, spread=False)
     source = sources.Photographs(made, "any", small.folder, "cpu", options)
-    found = [source.case(source.load(p), r) for p in source.names[:2] for r in list(made.rows)[:2]]
+    found = [
+        source.case(source.load(p), r)
+        for p in list(source.digests)[:2]
+        for r in list(made.rows)[:2]
+    ]
     assert len({c.seed for c in found}) == 4
     assert [c.common_seed for c in found[:2]] == [found[0].common_seed] * 2
     assert found[2].common_seed != found[0].common_seed
@@ -415,16 +298,17 @@ def test_pictures_come_by_name_and_twins_are_named(tmp_path):
         )
     (tmp_path / "notes.txt").write_text("no picture")
     found = pictures.find(tmp_path, None)
-    assert found.names == ["a.jpg", "b.png"]
+    assert list(found.digests) == ["a.jpg", "b.png"]
     assert found.skipped == {"sub/c.PNG": "the same file as a.jpg"}
-    assert pictures.find(tmp_path, 1).names == ["a.jpg"]
+    assert list(pictures.find(tmp_path, 1).digests) == ["a.jpg"]
 
 
 def test_spread_takes_pictures_at_even_distances():
     names = tl.list_images()
-    assert pictures.find("bundled", 3, spread=True).names == [names[0], names[4], names[8]]
-    assert pictures.find("bundled", 3).names == names[:3]
-    assert pictures.find("bundled", 99, spread=True).names == names
+    found = [
+        list(pictures.find("bundled", *given).digests) for given in ((3, True), (3,), (99, True))
+    ]
+    assert found == [[names[0], names[4], names[8]], names[:3], names]
 
 
 def test_a_name_that_is_no_text_is_skipped_and_shown(tmp_path):
@@ -432,7 +316,7 @@ def test_a_name_that_is_no_text_is_skipped_and_shown(tmp_path):
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
             Image.new("RGB", (9, 9), "red").save(file, format="png")
     found = pictures.find(tmp_path, None)
-    assert found.names == ["good.png"]
+    assert list(found.digests) == ["good.png"]
     assert set(found.skipped) == {r"bad\udcff.png", r"two\nlines.png"}
 
 
@@ -446,43 +330,38 @@ def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path):
 # What is kept.
 
 
+def open_part(folder, columns=("value",), run="a", worker=0):
+    return store.WorkerFile(folder, worker, columns, run)
+
+
+def stored(folder, **pictures):
+    """What a run has of these pictures (name -> hash) in its files."""
+    with closing(open_part(folder)) as part:
+        return part.read_lines(pictures)
+
+
 def test_a_line_that_was_cut_short_is_dropped_and_the_rest_is_kept(tmp_path):
-    part = store.WorkerFile(tmp_path, 0, ["value"])
-    part.add(dict(picture="a", row="r", value=0.1))
-    part.close()
+    with closing(open_part(tmp_path)) as part:
+        part.add(dict(picture="a", row="r", sha256="1", value=0.1))
+    whole = part.path.read_bytes()
     for torn in (b"b,r,0.", b'c,"r', b"d"):
-        with part.path.open("ab") as file:
-            file.write(torn)
-        assert set(store.read_lines(tmp_path)) == {("a", "r")}
-        again = store.WorkerFile(tmp_path, 0, ["value"])
-        again.close()
-        assert b"b,r" not in part.path.read_bytes()
-    assert store.read_lines(tmp_path)["a", "r"]["value"] == "0.1"
+        part.path.write_bytes(whole + torn)
+        assert stored(tmp_path, a="1")["a", "r"]["value"] == "0.1"
+        assert part.path.read_bytes() == whole
 
 
 def test_a_header_that_was_cut_short_is_written_again(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/worker-0.csv").write_bytes(b"picture,ro")
-    store.WorkerFile(tmp_path, 0, ["value"]).close()
-    assert (tmp_path / "parts/worker-0.csv").read_text() == "picture,row,value,note,seconds\n"
-
-
-def test_results_with_other_columns_are_never_thrown_away(tmp_path):
-    part = store.WorkerFile(tmp_path, 0, ["value"])
-    part.add(dict(picture="a", row="r", value=0.1))
-    part.close()
-    before = part.path.read_bytes()
-    with pytest.raises(ValueError, match="other columns"):
-        store.WorkerFile(tmp_path, 0, ["other"])
-    assert part.path.read_bytes() == before
+    open_part(tmp_path).close()
+    header = (tmp_path / "parts/worker-0.csv").read_text()
+    assert header == "picture,row,sha256,target,score,value,note,seconds,checksum a\n"
 
 
 def test_two_runs_do_not_write_into_one_file(tmp_path):
     pytest.importorskip("fcntl")
-    first = store.WorkerFile(tmp_path, 0, ["value"])
-    with pytest.raises(BlockingIOError, match="another process"):
-        store.WorkerFile(tmp_path, 0, ["value"])
-    first.close()
+    with closing(open_part(tmp_path)), pytest.raises(BlockingIOError, match="another process"):
+        open_part(tmp_path)
 
 
 def test_numbers_come_back_bit_for_bit(tmp_path):
@@ -493,10 +372,9 @@ def test_numbers_come_back_bit_for_bit(tmp_path):
 
 
 def test_a_line_break_inside_a_note_does_not_break_the_line(tmp_path):
-    part = store.WorkerFile(tmp_path, 0, [])
-    part.add(dict(picture="a", row="r", note='first\nsecond, "third"'))
-    part.close()
-    assert store.read_lines(tmp_path)["a", "r"]["note"] == 'first second, "third"'
+    with closing(open_part(tmp_path)) as part:
+        part.add(dict(picture="a", row="r", sha256="1", note='first\nsecond, "third"'))
+    assert stored(tmp_path, a="1")["a", "r"]["note"] == 'first second, "third"'
 
 
 # A run.
@@ -531,7 +409,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(small, monkeypa
     monkeypatch.setattr(runner, "compute_measures", counting)
     with pytest.raises(KeyboardInterrupt):
         small("cut")
-    assert len(store.read_lines(small.tmp / "cut/small-efficientnet_lite0")) == after
+    part = small.tmp / "cut/small-efficientnet_lite0/parts/worker-0.csv"
+    assert part.read_bytes().count(b"\n") == 1 + after
     assert read(small("cut")) == whole
     assert len(calls) == 12 + 1  # nothing is measured twice
 
@@ -594,7 +473,7 @@ def test_a_row_that_cannot_be_computed_stops_before_anything_is_measured(small):
     for wrong in ('objective = "atuvc"', "roots = 3, foo = 1", 'objective = "aupc", sigma = 1'):
         row = f'{{ name = "x", method = "{rows.SEARCH}", {wrong} }},'
         small.table.write_text(SMALL.replace("rows = [", f"rows = [{row}"))
-        with pytest.raises(ValueError, match="row: adaptive_smooth_taylor takes"):
+        with pytest.raises(ValueError, match="row 'x': adaptive_smooth_taylor takes"):
             small("a")
     small.table.write_text(SMALL.replace("perturbations = 3", "pertubations = 3"))
     with pytest.raises(ValueError, match="pertubations is not known"):
@@ -605,7 +484,7 @@ def test_a_row_that_cannot_be_computed_stops_before_anything_is_measured(small):
 def test_a_worker_number_out_of_range_is_named(small, monkeypatch):
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="RANK: expected 0 to WORLD_SIZE - 1 = 1, got 2"):
+    with pytest.raises(ValueError, match=r"RANK: expected .* WORLD_SIZE - 1, got '2' of '2'"):
         small("a")
 
 
@@ -701,66 +580,6 @@ def test_a_full_disk_stops_the_run_and_what_is_done_is_kept(small):
     assert read(small("full")) == whole
 
 
-# What is concluded.
-
-
-def results(**values):
-    count = len(next(iter(values.values())))
-    rows = [dict(picture=f"{i}", row=r, aupc=v[i]) for i in range(count) for r, v in values.items()]
-    return pandas.DataFrame(rows)
-
-
-def test_a_summary_has_means_and_standard_errors_over_pictures():
-    table = tables.summary(results(a=[1.0, 2.0, 6.0], b=[1.0, np.nan, 2.0]), ["aupc"])
-    assert table.loc["a"].tolist() == pytest.approx([3.0, math.sqrt(7 / 3), 3])
-    assert table.loc["b"].tolist() == pytest.approx([1.5, 0.5, 2])
-    assert list(table.index) == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("mean", "error", "text"),
-    [
-        (12.3456, 0.789, "12.35 +- 0.79"),
-        (0.01332, 0.000041, "0.013320 +- 0.000041"),
-        (40.0, 6.23, "40.0 +- 6.2"),
-        (1.0, 0.0, "1.00 +- 0.00"),
-        (3.25, float("nan"), "3.25"),
-    ],
-)
-def test_a_cell_shows_two_digits_of_its_error(mean, error, text):
-    assert tables._cell(mean, error, 5, 5) == text
-    assert tables._cell(mean, error, 3, 5) == text + " (n 3)"
-
-
-def test_a_paired_difference_cancels_what_pictures_share():
-    base = np.array([0.0, 100.0, 1000.0, -50.0])
-    found = tables.differences(
-        results(a=list(base + np.array([1, 2, 3, 2])), b=list(base)), "aupc", ["a"], ["b"]
-    )
-    half = 3.182446 * np.std([1, 2, 3, 2], ddof=1) / 2  # Student's t, 3 degrees of freedom
-    assert found["difference"] == pytest.approx(2) and found["n"] == 4
-    assert [found["low"], found["high"]] == pytest.approx([2 - half, 2 + half], rel=1e-6)
-    one = tables.differences(results(a=[1.0], b=[3.0]), "aupc", ["a"], ["b"])
-    assert one["difference"] == -2 and math.isnan(one["low"])
-
-
-@pytest.mark.parametrize(
-    ("shift", "verdict"),
-    [(-5.0, "holds"), (5.0, "does not hold here"), (0.0, "not told apart")],
-)
-def test_a_claim_holds_where_the_whole_interval_is_on_its_side(tmp_path, shift, verdict):
-    path = tmp_path / "own.toml"
-    claim = '{ says = "a", measure = "aupc", better = ["IG, black"], worse = ["gradient"] }'
-    path.write_text(SMALL.replace("claims = [", f"claims = [{claim},"))
-    made = config.load_config(path)
-    table = results(gradient=[0.0, 1.0, 2.0], **{"IG, black": [shift, shift + 1.5, shift + 1.7]})
-    table["sparseness"] = table.aupc
-    found = tables.claims(table, made)
-    assert found.verdict[0] == verdict  # lower is better for AUPC, higher for sparseness
-    opposite = {"holds": "does not hold here", "does not hold here": "holds"}
-    assert found.verdict[1] == opposite.get(verdict, verdict)
-
-
 # The command.
 
 
@@ -800,7 +619,8 @@ def test_figures_are_drawn_from_what_was_kept(small, kind):
     given = [str(small.table), "--images", str(small.folder), "--limit", "2", "--device", "cpu"]
     assert main([*given, "--out", str(small.tmp / kind)]) == 0
     folder = small.tmp / kind / "small-efficientnet_lite0"
-    wanted = {"maps": {"small.png"}, "curves": {"aupc.png", "autvc.png"}}[kind]
+    curves = {"aupc.png", "autvc.png", "autvc_program.png"}
+    wanted = {"maps": {"small.png"}, "curves": curves}[kind]
     assert len(list(folder.glob("maps/*"))) == (2 * 4 if kind == "maps" else 0)
     assert {p.name for p in folder.glob("*.png")} == wanted
     for path in folder.glob("*.png"):

@@ -1,6 +1,5 @@
 """Which pictures a run is about: a folder of any pictures, those of the package, or digits."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -10,15 +9,16 @@ from PIL import Image
 from torch import Tensor
 
 from tutorial_lib.networks.digits import load_mnist
-from tutorial_lib.pictures import list_images, load_image
+from tutorial_lib.pictures import list_images, load_image, picture_file
+from tutorial_lib.reproduce.store import FORMULA, UNWRITABLE, digest
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
 class PictureList(NamedTuple):
-    """Names of pictures, in order, and name -> reason for those that will not be measured."""
+    """Pictures in order, name -> hash of the file, and name -> reason for those left out."""
 
-    names: list[str]
+    digests: dict[str, str]
     skipped: dict[str, str]
 
 
@@ -27,40 +27,33 @@ def find(images: str | os.PathLike, limit: int | None, spread: bool = False) -> 
 
     With `spread` they are `limit` pictures at even distances (a folder may be sorted by class).
     A file that holds the same bytes as an earlier one is skipped, and named. Whether a picture can
-    be read is seen only when it is loaded. Raises FileNotFoundError for a missing folder and
-    ValueError for a folder without pictures.
+    be read is seen only when it is loaded. A name that a spreadsheet would compute gets "./" before
+    it. Raises FileNotFoundError for a missing folder and ValueError for a folder without pictures.
     """
     if images == "bundled":
-        return PictureList(_select(list_images(), limit, spread), {})
+        names = _select(list_images(), limit, spread)
+        return PictureList({name: file_digest(images, name) for name in names}, {})
     folder = Path(images)
-    if not folder.is_dir():
+    if not images or not folder.is_dir():
         raise FileNotFoundError(f"--images: no folder {str(images)!r}; or say: --images bundled")
-    paths = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
-    if not paths:
+    paths = [p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES]
+    names = sorted(p.as_posix() for p in paths if not any(part[0] == "." for part in p.parts))
+    if not names:
         raise ValueError(
             f"--images: {str(images)!r} holds no picture ({', '.join(sorted(SUFFIXES))})"
         )
-    names, skipped, name_of = [], {}, {}
-    for name in _select(paths, limit, spread):
-        if not name.isprintable():  # bytes that are no text, line breaks
-            printable = name.encode("utf-8", "backslashreplace").decode("utf-8")
-            skipped[printable.replace("\n", "\\n")] = "its name cannot be written down"
-            continue
-        try:
-            digest = hashlib.sha256((folder / name).read_bytes()).digest()
-        except OSError:
-            names.append(name)  # loading it fails, too, and names it with the reason
-            continue
-        if digest in name_of:
-            skipped[name] = f"the same file as {name_of[digest]}"
+    digests, skipped, name_of = {}, {}, {}
+    for name in _select(names, limit, spread):
+        name = f"./{name}" if name.startswith(FORMULA) else name
+        shown = UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+        found = file_digest(folder, name)
+        if shown != name:
+            skipped[shown] = "its name cannot be written down"
+        elif found and found in name_of:
+            skipped[name] = f"the same file as {name_of[found]}"
         else:
-            name_of[digest] = name
-            names.append(name)
-    return PictureList(names, skipped)
+            digests[name], name_of[found] = found, name
+    return PictureList(digests, skipped)
 
 
 def _select(names: list[str], limit: int | None, spread: bool) -> list[str]:
@@ -70,8 +63,22 @@ def _select(names: list[str], limit: int | None, spread: bool) -> list[str]:
 
 
 def open_picture(images: str | os.PathLike, name: str) -> Image.Image:
-    """Load one picture of `find` in RGB; FileNotFoundError or ValueError where that fails."""
-    return load_image(name if images == "bundled" else Path(images) / name)
+    """Load one picture of `find` in RGB; OSError or ValueError where that fails."""
+    return load_image(_place(images, name))
+
+
+def file_digest(images: str | os.PathLike, name: str) -> str:
+    """Return the digest of a picture's file, read in blocks; "" where `open_picture` fails, too."""
+    try:
+        with picture_file(_place(images, name)).open("rb") as file:
+            return digest(iter(lambda: file.read(2**20), b""))
+    except (OSError, ValueError):
+        return ""
+
+
+def _place(images: str | os.PathLike, name: str) -> str | Path:
+    """Return what `load_image` takes."""
+    return name if images == "bundled" else Path(images) / name
 
 
 class Digits(NamedTuple):

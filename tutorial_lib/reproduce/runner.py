@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
@@ -20,16 +21,17 @@ import torch
 from torch.backends import cudnn
 from tqdm.auto import tqdm
 
-from tutorial_lib.averaging.noise import IMAGENET_BOUNDS
+from tutorial_lib import checks
 from tutorial_lib.reproduce import store
 from tutorial_lib.reproduce.cases import seed_of
 from tutorial_lib.reproduce.config import Config, load_config
 from tutorial_lib.reproduce.measures import POINTS, compute_measures, function_of
-from tutorial_lib.reproduce.rows import SEARCH, check
+from tutorial_lib.reproduce.rows import SEARCH
 from tutorial_lib.reproduce.sources import SOURCES
 
-FIXED = ("table", "effort", "conventions", "rows", "settings", "measures", "model", "images")
+FIXED = ("table", "effort", "conventions", "rows", "settings", "measures", "model", "network")
 FIXED += ("seed", "batch_size", "threads", "device", "torch")
+MAX_THREADS = 256
 PACKAGES = ("tutorial_lib", "torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 
 
@@ -53,9 +55,10 @@ def run(
 
     The same run has the same results to the last digit; another batch size, device or number of
     threads changes rounding. A picture that cannot be read is left out and named in skipped.csv. A
-    measure that is not defined for a picture leaves its cell empty, with a note. results.csv is
-    written when all pictures are measured, by whichever worker is the last: until then
-    `finished(folder)` is false.
+    measure that is not defined for a picture, or a method without a rule for the network, leaves
+    its cell empty, with a note. A picture whose file was replaced since is measured again.
+    results.csv is written when all pictures are measured, by whichever worker is the last: until
+    then `finished(folder)` is false.
 
     Args:
         name: The table, as for `load_config`.
@@ -69,13 +72,14 @@ def run(
         conventions: "paper" or "program", as for `load_config`.
         seed: Seed of all noise.
         batch_size: Points in a forward pass; None chooses by the device and the size of x.
-        threads: Number of threads of a worker on a CPU.
+        threads: Number of threads of a worker on a CPU, at most 256.
         progress: Whether to show a progress bar.
 
     Returns:
         The folder with the results.
 
     Raises:
+        TypeError: The seed is no whole number.
         ValueError: An argument does not fit, or the folder holds another run.
         OSError: The disk is full, or another process writes the same file. What is done is kept
             here and after a ValueError, as after an interrupt.
@@ -89,45 +93,47 @@ def run(
         ['parts', 'results.csv', 'run.json', 'skipped.csv']
     """
     config = load_config(name, effort=effort, conventions=conventions)
-    columns = _columns(config)
-    bounds = (0.0, 1.0) if config.data == "digits" else IMAGENET_BOUNDS
-    for row in config.rows.values():
-        check(row, bounds, config.program)
+    for row in config.rows:
+        if row.startswith(store.FORMULA):
+            raise ValueError(f"row: a spreadsheet computes {row!r}; give it another name")
+    checks.seed(seed)
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads: expected 1 to {MAX_THREADS}, got {threads}")
     worker, workers = _worker_number()
     device = _device(device)
     batch_size = batch_size or (50 if device.type == "cuda" else 4)
     model = model or ("mlp" if config.data == "digits" else "efficientnet_lite0")
-    options = dict(seed=seed, batch_size=batch_size, limit=limit, spread=spread)
+    options = dict(seed=seed, batch_size=batch_size, limit=limit, spread=spread, threads=threads)
     folder = Path(out) / _folder(config, model)
     previous = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
     torch.set_num_threads(threads)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         source = SOURCES[config.data](config, model, images, device, options)
-        store.write_record(folder, _record(config, model, images, device, threads, options), FIXED)
-        with closing(store.WorkerFile(folder, worker, ["target", "score", *columns])) as file:
-            missing = _missing(folder, config, source.names)
+        record = _record(config, model, images, device, options | {"network": source.network})
+        identity = store.write_record(folder, record, FIXED)
+        with closing(store.WorkerFile(folder, worker, _columns(config), identity)) as file:
+            missing = _missing(folder, config, file.read_lines(source.digests), source.digests)
             if missing:
                 (folder / "results.csv").unlink(missing_ok=True)  # of an earlier, smaller run
-            names = [name for name in source.names[worker::workers] if name in missing]
+            names = [name for name in list(source.digests)[worker::workers] if name in missing]
             total = sum(len(missing[name]) for name in names)
             with tqdm(total=total, unit="map", disable=not progress or worker > 0) as bar:
                 for name in names:
                     _measure(source, name, missing[name], config, folder, file, bar)
+            _merge(folder, config, source, file)
     finally:
         torch.set_num_threads(previous[0])
         cudnn.deterministic, cudnn.benchmark = previous[1:]
-    _merge(folder, config, source.names, source.skipped, columns)
     return folder
 
 
-def _missing(folder: Path, config: Config, names: list[str]) -> dict[str, list[str]]:
+def _missing(folder: Path, config: Config, lines: dict, names: Iterable[str]) -> dict:
     """Return the pictures with rows that are not measured yet, and these rows."""
-    stored = store.read_lines(folder)
 
     def is_complete(picture: str, row: str) -> bool:
-        has_map = config.kind != "maps" or map_path(folder, picture, row).exists()
-        return (picture, row) in stored and (has_map or bool(stored[picture, row]["note"]))
+        line = lines.get((picture, row))
+        return line is not None and line.get("map") == _map_digest(folder, config, picture, row)
 
     rows = {name: [row for row in config.rows if not is_complete(name, row)] for name in names}
     return {name: missing for name, missing in rows.items() if missing}
@@ -141,10 +147,11 @@ def finished(folder: Path) -> bool:
 def _measure(source, picture: str, rows: list, config: Config, folder: Path, file, bar) -> None:
     """Measure one picture under these rows, and write a line for each."""
     started = time.perf_counter()
+    named = {"picture": picture, "sha256": source.digests[picture]}
     try:
         loaded = source.load(picture)
     except (OSError, ValueError) as error:
-        file.add({"picture": picture, "row": store.SKIPPED, "note": str(error)})
+        file.add({**named, "row": store.SKIPPED, "note": str(error)})
         tqdm.write(f"skipped: {picture}: {error}")
         bar.total -= len(rows)
         bar.refresh()
@@ -154,13 +161,15 @@ def _measure(source, picture: str, rows: list, config: Config, folder: Path, fil
         _save_map(map_path(folder, picture), (255 * pixels).round().byte())
     for row in rows:
         case = source.case(loaded, row)
-        line = {"picture": picture, "row": row, "target": loaded.target, "score": loaded.score}
-        line |= compute_measures(case, config.measures)
-        if config.kind == "maps":
-            try:
+        line = {**named, "row": row, "target": loaded.target, "score": loaded.score}
+        try:
+            line |= compute_measures(case, config.measures)
+            if config.kind == "maps":
                 _save_map(map_path(folder, picture, row), case.heatmap[0].float())
-            except ValueError as error:
-                line["note"] = str(error)
+        except (NotImplementedError, ValueError) as error:  # no rule for this network, no map
+            map_path(folder, picture, row).unlink(missing_ok=True)  # of the file before this one
+            line["note"] = str(error)
+        line["map"] = _map_digest(folder, config, picture, row)
         now = time.perf_counter()
         file.add({**line, "seconds": f"{now - started:.2f}"})
         started = now
@@ -182,31 +191,40 @@ def _save_map(path: Path, values: torch.Tensor) -> None:
     store.write_file(path, buffer.getvalue())
 
 
-def _merge(folder: Path, config: Config, names: list[str], skipped: dict, columns: list) -> None:
+def _map_digest(folder: Path, config: Config, picture: str, row: str) -> str | None:
+    """Return the digest of what a figure of maps draws of a picture and a row: both files."""
+    if config.kind != "maps":
+        return None
+    paths = map_path(folder, picture), map_path(folder, picture, row)
+    return store.digest(path.read_bytes() for path in paths if path.exists())
+
+
+def _merge(folder: Path, config: Config, source, file) -> None:
     """Write results.csv and skipped.csv if all is measured; every worker writes the same bytes."""
-    lines = store.read_lines(folder)
-    left_out = dict(skipped)
-    for name in names:
+    lines, left_out = file.read_lines(source.digests), dict(source.skipped)
+    for name in source.digests:
         whole = all((name, row) in lines for row in config.rows)
         if (name, store.SKIPPED) in lines and not whole:
             left_out[name] = lines[name, store.SKIPPED]["note"]
-    kept = [name for name in names if name not in left_out]
+    kept = [name for name in source.digests if name not in left_out]
     wanted = [(name, row) for name in kept for row in config.rows]
     if all(key in lines for key in wanted):
-        header = ["picture", "row", "target", "score", *columns, "note"]
         reasons = [{"picture": n, "reason": r} for n, r in sorted(left_out.items())]
         store.write_file(folder / "skipped.csv", store.csv_text(["picture", "reason"], reasons))
-        store.write_file(folder / "results.csv", store.csv_text(header, [lines[k] for k in wanted]))
+        text = store.csv_text(file.columns[:-1], [lines[key] for key in wanted])  # without times
+        store.write_file(folder / "results.csv", text)
 
 
 def _columns(config: Config) -> list[str]:
-    """Return the columns that this run measures; ValueError for one that there is not."""
+    """Return the columns of a run's own; ValueError for a measure that there is not."""
     for column in config.measures:
         function_of(column)
     points = POINTS if config.kind == "curves" else {}
     curve_points = [p for column in config.measures for p in points.get(column, [])]
     searched = any(row["method"] == SEARCH for row in config.rows.values())
-    return [*config.measures, *curve_points, *(["sigma", "evaluations"] if searched else [])]
+    found = ["sigma", "evaluations"] if searched else []
+    maps = ["map"] if config.kind == "maps" else []
+    return [*config.measures, *curve_points, *found, *maps]
 
 
 def _folder(config: Config, model: str) -> str:
@@ -216,7 +234,7 @@ def _folder(config: Config, model: str) -> str:
     return "-".join(parts)
 
 
-def _record(config: Config, model: str, images, device, threads: int, options: dict) -> dict:
+def _record(config: Config, model: str, images, device, options: dict) -> dict:
     """Return the options of a run: enough to repeat it."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -226,7 +244,6 @@ def _record(config: Config, model: str, images, device, threads: int, options: d
         "model": model,
         "images": str(Path(images)),
         **options,
-        "threads": threads,
         "device": device.type,
         "machine": gpu or _processor(),
         "torch": torch.__version__,
@@ -256,10 +273,12 @@ def _commit() -> str:
 
 def _worker_number() -> tuple[int, int]:
     """Return the number of this worker, and how many there are."""
-    worker, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not 0 <= worker < workers:
-        raise ValueError(f"RANK: expected 0 to WORLD_SIZE - 1 = {workers - 1}, got {worker}")
-    return worker, workers
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ValueError(
+            f"RANK: expected a number from 0 to WORLD_SIZE - 1, got {rank!r} of {size!r}"
+        )
+    return int(rank), int(size)
 
 
 def _device(given: str | None) -> torch.device:
@@ -269,6 +288,7 @@ def _device(given: str | None) -> torch.device:
         if device.type == "cuda" and device.index is None:
             index = int(os.environ.get("LOCAL_RANK", 0)) % max(torch.cuda.device_count(), 1)
             device = torch.device("cuda", index)
-        return torch.empty(0, device=device).device
+        torch.zeros((), device=device).item()  # a meta device has no values
+        return device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: {given!r} cannot be used here: {error}") from error

@@ -1,4 +1,8 @@
-"""Where the cases of a run come from: photographs and their classifier, or digits and networks."""
+"""Where the cases of a run come from: photographs and their classifier, or digits and networks.
+
+A source says what a run is about: `digests`, name -> hash of a picture, in order; `skipped`, name
+-> reason for a picture left out; and `network`, a hash of the weights or of what they learn from.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +14,8 @@ from tutorial_lib.networks import digits as mnist
 from tutorial_lib.networks.pretrained import load_model
 from tutorial_lib.reproduce.cases import Case, DigitCase, seed_of
 from tutorial_lib.reproduce.config import Config
-from tutorial_lib.reproduce.pictures import digits, find, open_picture
+from tutorial_lib.reproduce.pictures import digits, file_digest, find, open_picture
+from tutorial_lib.reproduce.store import digest
 
 
 class LoadedPicture(NamedTuple):
@@ -26,14 +31,16 @@ class Photographs:
     """The pictures of a folder, or those of the package, and an ImageNet classifier."""
 
     def __init__(self, config: Config, model: str, images, device, options: dict):
-        listed = find(images, options["limit"], options["spread"])
+        self.digests, self.skipped = find(images, options["limit"], options["spread"])
         self.config, self.images, self.options = config, images, options
-        self.names, self.skipped = listed.names, listed.skipped
         self.model = load_model(model, device=device)
+        self.network = digest(map(_bytes, self.model.state_dict().values()))
 
     def load(self, name: str) -> LoadedPicture:
         """Load one picture; OSError or ValueError where it cannot be read."""
         x = self.model.preprocess(open_picture(self.images, name))
+        if file_digest(self.images, name) != self.digests[name]:
+            raise ValueError("the file was replaced during the run; start the run again")
         return _predict(self.model, name, x)
 
     def case(self, loaded: LoadedPicture, label: str) -> Case:
@@ -64,8 +71,9 @@ class DigitSet:
         if options["spread"]:
             raise ValueError("--spread: digits are in a random order anyway")
         data = digits(images, options["limit"])
-        self.digits, self.names, self.skipped = data.explained, list(data.explained), {}
-        self.device = device
+        self.digits, self.skipped, self.device = data.explained, {}, device
+        self.digests = {name: digest([_bytes(x)]) for name, x in data.explained.items()}
+        self.network = digest(map(_bytes, data[:2]))
         epochs, seed = config.settings.get("epochs", 20), options["seed"]
         pixels, labels = data.images.to(self.device), data.labels.to(self.device)
         rng = torch.Generator().manual_seed(seed)
@@ -98,6 +106,11 @@ class DigitSet:
             batch_size=self.options["batch_size"],
             program=self.config.program,
         )
+
+
+def _bytes(values: Tensor) -> bytes:
+    """Return the numbers of a tensor as bytes."""
+    return values.cpu().numpy().tobytes()
 
 
 SOURCES = {"photographs": Photographs, "digits": DigitSet}
