@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 
@@ -50,6 +51,20 @@ def test_a_missing_file_names_itself_and_the_bundled_photographs():
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a file"):
         load_image(tmp_path)
+
+
+def test_a_pipe_and_a_device_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(ValueError, match="is not a file"):
+            load_image(path)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "huge.tif").open("wb") as file:
+        file.truncate(2**40)  # a hole, which takes no room
+    with pytest.raises(ValueError, match=r"huge\.tif' is too large: 1099511627776 bytes, at most"):
+        load_image(tmp_path / "huge.tif")
 
 
 @pytest.mark.parametrize("name", [None, 3, np.zeros((4, 4, 3))])
