@@ -31,7 +31,6 @@ from tutorial_lib.reproduce.sources import SOURCES
 
 FIXED = ("table", "effort", "conventions", "rows", "settings", "measures", "model", "network")
 FIXED += ("seed", "batch_size", "threads", "device", "torch")
-MAX_THREADS = 256
 PACKAGES = ("tutorial_lib", "torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 
 
@@ -79,7 +78,7 @@ def run(
         The folder with the results.
 
     Raises:
-        TypeError: The seed is no whole number.
+        TypeError: A number is no whole number.
         ValueError: An argument does not fit, or the folder holds another run.
         OSError: The disk is full, or another process writes the same file. What is done is kept
             here and after a ValueError, as after an interrupt.
@@ -97,8 +96,10 @@ def run(
         if row.startswith(store.FORMULA):
             raise ValueError(f"row: a spreadsheet computes {row!r}; give it another name")
     checks.seed(seed)
-    if not 1 <= threads <= MAX_THREADS:
-        raise ValueError(f"threads: expected 1 to {MAX_THREADS}, got {threads}")
+    checks.count("threads", threads, most=256)
+    for argument, number in (("limit", limit), ("batch_size", batch_size)):
+        if number is not None:
+            checks.count(argument, number)
     worker, workers = _worker_number()
     device = _device(device)
     batch_size = batch_size or (50 if device.type == "cuda" else 4)
