@@ -1,0 +1,105 @@
+"""The pages beside the chapters keep their promises, and what draws them is right."""
+
+import jupytext
+import numpy as np
+import pytest
+
+import tutorial_lib as tl
+from book._lib import planes, tree
+from tests.book import contract
+from tests.built import ROOT, toc_pages
+
+PAGES = {
+    name: (ROOT / f"book/{name}.md").read_text("utf-8")
+    for name in ("family", "signal-and-distractor")
+}
+
+
+def code_cells(name: str) -> list:
+    cells = jupytext.reads(PAGES[name], fmt="md:myst").cells
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def test_the_page_on_signals_keeps_the_contract_of_a_chapter():
+    assert contract.source_problems(PAGES["signal-and-distractor"]) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_further_page_is_in_the_contents_and_has_captions_and_alt_texts(name):
+    assert f"book/{name}" in toc_pages()
+    assert contract._figure_problems(PAGES[name]) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_cells_that_are_shown_fit_on_a_screen(name):
+    for cell in code_cells(name):
+        lines = cell.source.splitlines()
+        if "hide-input" not in cell.metadata.get("tags", []):
+            assert len(lines) <= 12 and max(map(len, lines)) <= 84, cell.source
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_cell_that_is_hidden_draws_or_asserts_and_never_both(name):
+    for cell in code_cells(name):
+        drawn = "mystnb" in cell.metadata or "tl.widgets" in cell.source
+        assert not (drawn and contract._asserts(cell.source)), cell.source
+
+
+def branches() -> dict:
+    """The tree of the family page, as its cell writes it."""
+    source = next(c.source for c in code_cells("family") if "branches = {" in c.source)
+    return eval(source[source.index("{") : source.rindex("}") + 1])
+
+
+def test_the_family_calls_built_what_the_package_has_and_nothing_else():
+    functions = {
+        "Gradient x input": "gradient_x_input",
+        "Integrated Gradients": "integrated_gradients",
+        "IG, noise baselines": "integrated_gradients",
+        "SmoothTaylor": "smooth_taylor",
+        "SmoothGrad": "smoothgrad",
+        "AdaptGrad": "adaptgrad",
+        "Adaptive noising": "adaptive_noise",
+        "NoiseGrad, FusionGrad": "fusiongrad",
+        "DeconvNet, guided": "guided_backprop",
+        "DeepLIFT": "deeplift",
+        "LRP, deep Taylor": "lrp",
+        "Grad-CAM": "grad_cam",
+    }
+    on_pages = {"PatternNet and kin", "Occlusion"}  # their code is on a page
+    built = {name for methods in branches().values() for name, _, is_built in methods if is_built}
+    assert built == {*functions, *on_pages}
+    assert all(hasattr(tl, name) for name in functions.values())
+
+
+def test_a_grey_name_of_the_tree_has_its_line_below():
+    table = (
+        PAGES["family"].partition("(sec-family-named)=")[2].replace("Iterated integrated", "IIA")
+    )
+    grey = [name for methods in branches().values() for name, _, built in methods if not built]
+    assert grey
+    for name in ", ".join(grey).split(", "):
+        assert f"| {name}" in table, name
+
+
+def test_the_tree_writes_every_name_and_brackets_what_is_not_built():
+    figure = tree.family_tree("root", {"one": [("a", "b", True)], "two": [("c", "d", False)]})
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["root", "one", "a", "b", "two", "(c)", "d"]
+    assert figure.get_size_inches()[0] < 5  # a phone scales wider figures until nobody can read
+
+
+def test_the_root_figure_draws_the_boundary_where_the_score_is_zero():
+    bars = {"first": (1.0, 2.0), "second": (0.0, -1.0)}
+    figure = planes.root_plane(lambda z: z[:, 0] - 1, (2, 0), {"r": (1, 0)}, bars, (-3, 3))
+    plane, below = figure.axes
+    edges = [p.vertices for c in plane.collections for p in c.get_paths() if len(c.levels) == 1]
+    assert edges and all(np.allclose(e[:, 0], 1) for e in edges if len(e))
+    assert [round(float(b.get_height()), 3) for b in below.patches] == [1, 0, 2, -1]
+
+
+def test_the_signal_figure_names_its_arrows():
+    arrows = {"signal": (1.0, 0.0), "gradient": (0.0, 1.0)}
+    figure = planes.signal_plane(np.zeros((3, 2)), [0.0, 1.0, -1.0], arrows, limit=2)
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["signal", "gradient"]
