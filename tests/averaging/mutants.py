@@ -33,8 +33,8 @@ MUTANTS = {
     ),
     "mean of the chunk": (
         "averaging/engine.py",
-        "target[:, None], 1)",
-        "target[:, None], 1 / len(target))",
+        "target[:, None], ones)",
+        "target[:, None], ones / len(target))",
     ),
     "draws weigh as blocks": ("averaging/engine.py", "delta * (k / self.draws)", "delta / 2"),
     "spread between blocks": (
@@ -81,7 +81,7 @@ MUTANTS = {
     "sum over baselines": ("averaging/probes.py", "share / baselines for", "share for"),
     "z - x": ("averaging/probes.py", "Block(z, x - z", "Block(z, z - x"),
     "sum over given roots": ("averaging/probes.py", "1 / count, len(z)", "1, len(z)"),
-    "weight noise adds": ("averaging/noise.py", "eta.mul_(p.detach())", "(eta - 1 + p.detach())"),
+    "weight noise adds": ("averaging/noise.py", "(eta * p.detach())", "(eta - 1 + p.detach())"),
     "the farther bound": (
         "averaging/noise.py",
         "torch.minimum(x - lower",
