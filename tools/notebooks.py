@@ -59,7 +59,7 @@ def store_outputs(page: Path, expected: Path = EXPECTED) -> None:
     if not checked_cells(notebook):
         stored.unlink(missing_ok=True)
         return
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": page.parent}}).execute()
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": page.parent}}).execute()
     entries = [
         {"source": c.source, "outputs": [_text(o, page) for o in c.outputs]}
         for c in checked_cells(notebook)

@@ -18,7 +18,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 CACHE = Path(__file__).parents[1] / "_build/.jupyter_cache"
 AT_ONCE = 2  # kernels; each may take more than 1 GB
-TIMEOUT = 120  # seconds a cell, as in _config.yml
+TIMEOUT = 300  # seconds a cell, as in _config.yml
 
 
 def is_kept(cache, notebook) -> bool:
