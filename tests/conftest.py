@@ -1,7 +1,13 @@
 """Fixtures for all tests."""
 
-import pytest
-import torch
+import os
+
+# The networks of most tests are tiny: a second thread only waits for the first, and for ever where
+# another program is at work. Read by torch and numpy when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 

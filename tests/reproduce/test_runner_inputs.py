@@ -19,6 +19,8 @@ from tutorial_lib import pictures as photographs
 from tutorial_lib.reproduce import pictures, runner, sources, tables
 from tutorial_lib.reproduce.__main__ import main
 
+pytestmark = pytest.mark.slow  # each test is quick, a hundred and fifty of them are not
+
 TABLE = """
 title = "Two maps"
 source = "nobody"
