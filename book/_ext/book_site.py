@@ -3,6 +3,7 @@
 import re
 import shutil
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from docutils import nodes
@@ -70,6 +71,24 @@ def formulas_are_literal(app, what, name, obj, options, lines):
     lines[:] = found
 
 
+def fold_checks(app, doctree):
+    """A cell tagged `check` is folded under its first comment, which says what it checks.
+
+    The page is only built where the cell ran, so that what it asserts is true.
+    """
+    for cell in doctree.findall(nodes.container):
+        if "tag_check" in cell["classes"]:
+            source = next(cell.findall(nodes.literal_block)).astext()
+            cell["hide_mode"] = "all"
+            cell["prompt_show"] = cell["prompt_hide"] = f"Checked: {first_comment(source)}"
+
+
+def first_comment(source: str) -> str:
+    """The comment that a cell begins with, as one line."""
+    lines = takewhile(lambda line: line.startswith("#"), source.splitlines())
+    return " ".join(line.lstrip("# ") for line in lines if not line.startswith("# checks "))
+
+
 def link_to_the_api(app, doctree):
     """Code in the prose that names a function of the package links to it, and a page ends with all.
 
@@ -122,6 +141,7 @@ def setup(app):
     app.connect("config-inited", serve_vendored)
     app.connect("config-inited", switch_off_thebe)
     app.connect("autodoc-process-docstring", formulas_are_literal)
+    app.connect("doctree-read", fold_checks)
     app.connect("doctree-read", link_to_the_api)
     app.connect("html-page-context", offer_notebook)
     app.connect("build-finished", publish_notebooks)

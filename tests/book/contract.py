@@ -7,11 +7,16 @@ import re
 import jupytext
 from bs4 import BeautifulSoup
 
+from book._ext.book_site import first_comment
+
 SECTIONS = ("The idea", "The mathematics", "From scratch", "With the package")
 SECTIONS += ("What can go wrong", "Exercises", "Summary", "Further reading")
 LABEL = re.compile(r"^\$\$ *\(([^)\s]+)\)|^:label: (eq-\S+)", re.MULTILINE)
 CHECKS = re.compile(r"# checks(.*)")
 NAME = re.compile(r"eq(?:-[a-z0-9]+)+")
+WIDTH, LINES = 84, 12  # of a cell that is shown
+SENTENCE = re.compile(r"[A-Z0-9`].*\.$")
+DRAWS = re.compile(r"\btl\.(plots|figures|widgets)\.")
 FENCE = r"^(`{3,}|:{3,})\{%s\} *(.*?)\n(.*?)^\1 *$"  # a directive: argument, body
 
 
@@ -47,6 +52,28 @@ def source_problems(page: str) -> list[str]:
     ]
 
 
+def cell_problems(page: str) -> list[str]:
+    """Broken promises of a page's cells: each teaches, draws or checks, and none does two.
+
+    A cell without a tag teaches: it is shown, short, and asserts nothing. One tagged `hide-input`
+    shows what it draws or prints, and asserts nothing. One tagged `check` asserts, begins with
+    a comment that says what in a sentence, and draws nothing. Solutions, which are folded as a
+    whole, may do all of this; no line anywhere is wider than the page.
+    """
+    problems, in_solution = [], False
+    for cell in jupytext.reads(page, fmt="md:myst").cells:
+        if cell.cell_type == "markdown":
+            for word in re.findall(r"^`{3,}\{solution-(start|end)\}", cell.source, re.MULTILINE):
+                in_solution = word == "start"
+            continue
+        if cell.cell_type == "code":
+            found = _width_problems(cell.source)
+            found += [] if in_solution else _kind_problems(cell)
+            where = cell.source.partition("\n")[0][:60]
+            problems += [f"{where}: {problem}" for problem in found]
+    return problems
+
+
 def built_problems(html: str) -> list[str]:
     """Broken promises of a built page: alt texts, captions, errors and warnings shown."""
     soup = BeautifulSoup(html, "html.parser")
@@ -74,6 +101,35 @@ def _image_problems(image) -> list[str]:
     caption = image.find_parent("figure") and image.find_parent("figure").find("figcaption")
     if caption is None or not caption.get_text(strip=True):
         problems.append(f"image {name} ({alt[:40]}): not in a figure with a caption")
+    return problems
+
+
+def _width_problems(source: str) -> list[str]:
+    wide = [line for line in source.splitlines() if len(line) > WIDTH]
+    return [f"{len(line)} columns, at most {WIDTH}: {line.strip()[:40]}" for line in wide]
+
+
+def _kind_problems(cell) -> list[str]:
+    tags, source = cell.metadata.get("tags", []), cell.source
+    lines = [line for line in source.splitlines() if line.strip()]
+    if "check" in tags:
+        comment = first_comment(source)
+        return [
+            *([] if _asserts(source) else ["a check that asserts nothing"]),
+            *(
+                []
+                if re.match(r"[A-Z0-9`].*\.$", comment)
+                else ["a check whose comment is no sentence"]
+            ),
+            *(["a check that draws"] if "mystnb" in cell.metadata or DRAWS.search(source) else []),
+            *(["tagged check and hide-input"] if "hide-input" in tags else []),
+        ]
+    problems = ["an assert outside of a check (tag: check)"] if _asserts(source) else []
+    if not {"hide-input", "remove-input"} & {*tags}:
+        if len(lines) > LINES:
+            problems.append(f"{len(lines)} lines are shown, at most {LINES} (tag: hide-input)")
+        if "mystnb" in cell.metadata:
+            problems.append("draws, and shows its code (tag: hide-input)")
     return problems
 
 

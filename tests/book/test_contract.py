@@ -32,6 +32,11 @@ def test_the_chapter_keeps_the_page_contract(chapter):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_every_cell_teaches_draws_or_checks(page):
+    assert contract.cell_problems((ROOT / f"{page}.md").read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_built_page_has_alt_texts_and_captions_and_shows_no_errors(page):
     assert contract.built_problems(built_html(page)) == []
 
@@ -73,10 +78,18 @@ $$ (eq-page-one)
 
 ```{code-cell} ipython3
 ---
+tags: [hide-input]
 mystnb:
   figure: {caption: A caption, name: fig-page}
   image: {alt: A line}
 ---
+x = 1
+```
+
+```{code-cell} ipython3
+:tags: [check]
+
+# Both sides are the same.
 # checks eq-page-one
 assert a == b
 ```
@@ -106,11 +119,13 @@ assert solved
 ```{solution-end}
 ```
 """
+LONG = "```\n\n```{code-cell} ipython3\n" + "y = 2\n" * 13  # a cell in place of the check
+LONG += "```\n\n```{code-cell} ipython3\n:tags: [check]"
 GOOD = GOOD.replace("EXERCISES", "".join(EXERCISE.replace("ex-N", f"ex-{i}") for i in range(3)))
 
 
 def test_a_good_page_has_no_problems():
-    assert contract.source_problems(GOOD) == []
+    assert contract.source_problems(GOOD) == contract.cell_problems(GOOD) == []
     assert contract.labelled_equations(GOOD) == contract.checked_equations(GOOD) == ["eq-page-one"]
 
 
@@ -140,6 +155,29 @@ def test_a_good_page_has_no_problems():
 def test_a_broken_promise_of_a_page_is_noticed(old, new, problem):
     assert old in GOOD
     problems = contract.source_problems(GOOD.replace(old, new))
+    assert any(problem in p for p in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("x = 1", "assert x == 1", "an assert outside of a check"),
+        ("tags: [hide-input]\n", "", "draws, and shows its code"),
+        ("tags: [hide-input]\nmystnb", "mystnb", "draws, and shows its code"),
+        ("tags: [hide-input]", "tags: [check]", "a check that draws"),
+        (":tags: [check]\n", "", "an assert outside of a check"),
+        ("assert a == b", "a == b", "a check that asserts nothing"),
+        ("# Both sides are the same.\n", "", "comment is no sentence"),
+        ("# Both sides are the same.", "# both sides", "comment is no sentence"),
+        ("assert a == b", "tl.plots.lines(a)\nassert a == b", "a check that draws"),
+        ("assert a == b", f"assert a == {'b' * 80}", "92 columns, at most 84"),
+        ("assert solved", f"assert {'b' * 80}", "87 columns, at most 84"),
+        ("```\n\n```{code-cell} ipython3\n:tags: [check]", LONG, "13 lines are shown"),
+    ],
+)
+def test_a_cell_that_does_two_things_or_shows_too_much_is_noticed(old, new, problem):
+    assert old in GOOD
+    problems = contract.cell_problems(GOOD.replace(old, new))
     assert any(problem in p for p in problems), problems
 
 
