@@ -73,18 +73,23 @@ def prepare(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-
     with torch.inference_mode(False), torch.no_grad():
         examples = _examples(model, x)
         best = checks.copied(model, "prepare").requires_grad_(False)
-        for step in (partial(_fold_norms, x=examples[0][0]), _channels_last, make_lean):
+        steps = [partial(_fold_norms, x=examples[0][0]), _channels_last, make_lean]
+        # Nearly always all three may be taken, and one comparison says so.
+        for some in (steps, *([step] for step in steps)):
             changed = copy.deepcopy(best)
-            step(changed)
+            for step in some:
+                step(changed)
             # A copy is run, as a model may keep a tensor of the run, which could not be copied.
-            if _agrees(copy.deepcopy(changed), examples, tolerance, step):
+            if _agrees(copy.deepcopy(changed), examples, tolerance, some):
                 best = changed
+                if some is steps:
+                    break
     return best
 
 
-def _agrees(model: nn.Module, examples: list, tolerance: float, step: Callable) -> bool:
+def _agrees(model: nn.Module, examples: list, tolerance: float, steps: list[Callable]) -> bool:
     """Say whether the scores on the examples are the wanted ones and have a gradient."""
-    name = getattr(step, "func", step).__name__
+    name = " with ".join(getattr(step, "func", step).__name__ for step in steps)
     for x, wanted in examples:
         try:
             with precision_for(x.device, exact=True), torch.enable_grad():
