@@ -12,15 +12,12 @@ sum over neighbours divided by the squared length of the gradient, a mean over 1
 Rows that are there already are left alone.
 """
 
-import argparse
-import csv
 import itertools
-from pathlib import Path
 
 import torch
 from make_training import NETWORKS, measured
+from over_networks import measure
 from torch.nn import functional as F
-from tqdm import tqdm
 
 import tutorial_lib as tl
 
@@ -68,26 +65,16 @@ def row(net):
     return accuracy, norm, float(rough.mean()), tv, far
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    digits, done = tl.load_mnist("train"), set()
-    if options.out.exists():
-        rows = csv.DictReader(options.out.open())
-        done = {(r["network"], float(r["weight"]), int(r["seed"])) for r in rows}
-    else:
-        options.out.write_text(",".join(FIELDS) + "\n")
-    cases = list(itertools.product(range(options.seeds), NETWORKS, WEIGHTS))
-    for seed, name, weight in tqdm(cases, unit="network"):
-        if (name, weight, seed) in done:
-            continue
-        values = row(train(digits, weight, seed, **NETWORKS[name]))
-        with options.out.open("a", newline="") as out:
-            csv.writer(out).writerow([name, weight, seed, *[f"{v:.4f}" for v in values]])
+def cases(seeds):
+    """Network, weight and seed of every row."""
+    for seed, name, weight in itertools.product(range(seeds), NETWORKS, WEIGHTS):
+        yield name, weight, seed
+
+
+def values(name, weight, seed):
+    """The numbers of one row."""
+    return row(train(tl.load_mnist("train"), weight, seed, **NETWORKS[name]))
 
 
 if __name__ == "__main__":
-    main()
+    measure(__doc__, FIELDS, cases, values)

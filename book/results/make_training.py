@@ -10,14 +10,11 @@ SmoothGrad with sigma 0.3 and 25 samples, the total variation of the saliency ma
 from the digit's ink (`gradient_far`, `smoothgrad_far`). Rows that are there already are left alone.
 """
 
-import argparse
-import csv
 import itertools
-from pathlib import Path
 
 import torch
+from over_networks import measure
 from torch.nn import functional as F
-from tqdm import tqdm
 
 import tutorial_lib as tl
 
@@ -45,27 +42,18 @@ def measured(net):
         yield float((m.abs() * (1 - near)).sum() / m.abs().sum())
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    digits, done = tl.load_mnist("train"), set()
-    if options.out.exists():
-        rows = csv.DictReader(options.out.open())
-        done = {(row["network"], row["training"], row["seed"]) for row in rows}
-    else:
-        options.out.write_text(",".join(FIELDS) + "\n")
-    for seed in tqdm(range(options.seeds), unit="seed"):
+def cases(seeds):
+    """Network, training and seed of every row."""
+    for seed in range(seeds):
         for name, training in itertools.product(NETWORKS, TRAININGS):
-            if (name, training, str(seed)) in done:
-                continue
-            how = NETWORKS[name] | TRAININGS[training]
-            values = measured(tl.mnist.train(*digits, seed=seed, **how))
-            with options.out.open("a", newline="") as out:
-                csv.writer(out).writerow([name, training, seed, *[f"{v:.4f}" for v in values]])
+            yield name, training, seed
+
+
+def values(name, training, seed):
+    """The numbers of one row."""
+    how = NETWORKS[name] | TRAININGS[training]
+    return measured(tl.mnist.train(*tl.load_mnist("train"), seed=seed, **how))
 
 
 if __name__ == "__main__":
-    main()
+    measure(__doc__, FIELDS, cases, values)
