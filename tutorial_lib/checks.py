@@ -398,7 +398,7 @@ def _range(value: Tensor) -> str:
 # --- A model is examined before it is explained: are its rows independent, do its scores repeat?
 # Every method puts many rows into one pass and takes the gradient of each row as that row's alone.
 # That is wrong where rows influence one another or where the scores change from call to call, and
-# the map does not show it. `examine` runs two rows, alone and together, twice.
+# the map does not show it. `examine` runs two rows together, each alone, and together once more.
 
 
 @dataclass(frozen=True)
@@ -421,7 +421,8 @@ def skip_model_check() -> Iterator[None]:
     """Leave out the check that a model's rows are independent and its scores repeat, inside a with.
 
     The check costs six rows of a forward pass, once for a module and a shape of x, and at each call
-    for a function. Skip it where you know the answer: maps of a model whose rows influence one
+    for a function. A module that has changed since, by a hook or an attribute, is not checked
+    again. Skip the check where you know the answer: maps of a model whose rows influence one
     another are wrong.
 
     Returns:
@@ -474,6 +475,7 @@ def _compare_rows(model: Callable, x: Tensor) -> Findings:
         if together is None or len(x) > 1:  # perhaps it holds a tensor with a row for each picture
             rows, together = x, _scores(model, x)
         if together is None:
+            _explain_failure(model, x)
             return Findings(ending=ending, own_backward=own)
         changed = torch.cat([rows[:1], _other_rows(rows[1:])]) if len(rows) > 1 else rows
         alone, together = [_scores(model, changed)[:1]], together[:1]
@@ -493,6 +495,23 @@ def _compare_rows(model: Callable, x: Tensor) -> Findings:
             f"batch_first=True, state kept between calls, and dynamic quantization. {SKIP}"
         )
     return Findings(fixed and len(rows) == len(x), ending, own)
+
+
+def _explain_failure(model: Callable, x: Tensor) -> None:
+    """Raise an error that says why a model does not take x, where that is simple to see."""
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    dtypes = {p.dtype for p in weights if p.dtype.is_floating_point}
+    if dtypes and x.dtype not in dtypes:
+        wanted = dtypes.pop()
+        raise TypeError(
+            f"x: its dtype is {x.dtype}, the model's weights are {wanted}; x.to({wanted})"
+        )
+    with torch.no_grad():
+        if _scores(model, x[None]) is not None:
+            raise ValueError(
+                f"x: the model takes a batch of such inputs, got one of shape {tuple(x.shape)}; "
+                "x[None] makes a batch of one"
+            )
 
 
 def _other_rows(row: Tensor) -> Tensor:

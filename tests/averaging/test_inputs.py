@@ -57,7 +57,7 @@ CASES = {
     "baseline too large for the dtype of x": (
         "baseline",
         tl.integrated_gradients,
-        dict(x=X.float(), baseline=1e300),
+        dict(model=tanh_mlp().float(), x=X.float(), baseline=1e300),
     ),
     "bounds a word beside a fixed baseline": (
         "bounds",

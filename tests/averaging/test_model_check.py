@@ -271,6 +271,18 @@ def test_exported_traced_and_parallel_modules_are_explained():
         assert torch.allclose(found, tl.smoothgrad(net, x, 1, **same), atol=1e-6)
 
 
+def test_an_input_that_a_model_does_not_take_is_told_what_to_write():
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(5)).eval()
+    x = normal(2, 3, 8, 8, dtype=torch.float32)
+    flat(x)
+    for dtype in (torch.float64, torch.bfloat16):
+        with pytest.raises(TypeError, match=rf"^x: its dtype is {dtype}, .*x.to\(torch.float32\)"):
+            tl.gradient(flat, x.to(dtype), 1)
+    with pytest.raises(ValueError, match=r"^x: the model takes a batch .*\(3, 8, 8\); x\[None\]"):
+        tl.gradient(flat, x[0], 1)
+
+
 def test_models_that_take_no_single_row_are_looked_at_too():
     norm = nn.BatchNorm1d(6, track_running_stats=False).double()
     held = normal(3, 3, seed=5)

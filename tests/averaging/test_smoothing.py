@@ -358,7 +358,7 @@ def test_a_tensor_with_a_row_for_each_picture_goes_with_its_picture(batch_size):
     other = torch.tensor([2, 0, 1])
 
     def difference(model, points, target, *, against):
-        return tl.gradient(model, points, target) - tl.gradient(model, points, against)
+        return tl.gradient(model, points, target) - tl.gradient(model, points, against[:, 0])
 
     for smooth, options in (
         (tl.smoothgrad, dict(sigma=0.2, samples=5)),
@@ -367,9 +367,25 @@ def test_a_tensor_with_a_row_for_each_picture_goes_with_its_picture(batch_size):
         (tl.fusiongrad, dict(sigma=0.2, samples=2, weight_samples=2)),
     ):
         options |= dict(batch_size=batch_size)
-        found = smooth(net, x, 1, method=difference, against=other, **options)
+        found = smooth(net, x, 1, method=difference, against=other[:, None], **options)
         parts = [smooth(net, x, target, **options) for target in (1, other)]
         close(found, parts[0] - parts[1], 1e-12)
+
+
+def test_a_list_as_long_as_the_batch_is_not_split_among_the_pictures():
+    def contrast(model, points, target, *, classes):
+        first, second = (tl.gradient(model, points, int(c)) for c in classes)
+        return first - second
+
+    net, x = tanh_mlp(), normal(2, 6)
+    shared = dict(sigma=0.2, samples=3)
+    for method in (contrast, partial(contrast, classes=torch.tensor([0, 2]))):
+        classes = {} if method is not contrast else dict(classes=torch.tensor([0, 2]))
+        with pytest.raises(ValueError, match=r"classes: .*2 numbers for 2 pictures.*view\(-1, 1\)"):
+            tl.smoothgrad(net, x, 1, method=method, **classes, **shared)
+    found = tl.smoothgrad(net, x, 1, method=lambda *a: contrast(*a, classes=[0, 2]), **shared)
+    parts = [tl.smoothgrad(net, x, k, **shared) for k in (0, 2)]
+    close(found, parts[0] - parts[1], 1e-12)
 
 
 def test_a_keyword_that_nothing_takes_is_named_with_the_one_that_is_near():

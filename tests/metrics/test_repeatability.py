@@ -154,6 +154,13 @@ def test_pictures_whose_map_cannot_repeat_are_named_after_two_maps(bad):
         assert len(calls) == 2
 
 
+def test_a_view_that_is_no_function_is_named():
+    with pytest.raises(
+        TypeError, match=r"^view: expected a function such as tl\.heatmap, got 'map'"
+    ):
+        tl.reliability(NET, SIGNAL, 0, method=noisy_signal, view="map")
+
+
 def test_a_view_that_is_constant_is_named():
     with pytest.raises(ValueError, match=r"^view: .* \[0, 1\] of 2"):
         tl.reliability(NET, SIGNAL, 0, method=noisy_signal, view=torch.zeros_like)

@@ -48,6 +48,26 @@ def test_with_a_rectifier_there_is_no_warning(name):
             METHODS[name](net, X, 1)
 
 
+class HalfWritten(nn.Module):
+    """One ReLU of PyTorch's, and one that is written with where."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = network(nn.ReLU(), nn.Flatten(), nn.LazyLinear(8)), nn.LazyLinear(3)
+
+    def forward(self, z):
+        h = self.first(z)
+        return self.head(torch.where(h > 0, h, 0.0))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_rectifier_written_with_where_beside_others_is_named(name):
+    net = HalfWritten().eval()
+    net(X)
+    with pytest.warns(UserWarning, match=f"{name} passes gradients unchanged through the where"):
+        METHODS[name](net, X, 1)
+
+
 class Straight(torch.autograd.Function):
     """Rounding whose backward pass lets gradients through."""
 

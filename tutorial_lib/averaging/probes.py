@@ -1,4 +1,4 @@
-"""Where a method looks and how it weighs: each function here is one row of the book's table.
+"""Where a method looks and how it weighs: each function here is one row of the table of methods.
 
 A probe function takes the pictures x (B, ...) and returns `Probes` for the engine. Noise is drawn
 on the device of x from `seed` alone, one draw a sample, and every picture of the batch gets the

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tutorial_lib import checks
 
-NUMBERS_PER_BLOCK = 32_768  # numbers that one operation handles, where a draw has fewer
+NUMBERS_PER_BLOCK = 32_768  # numbers that one operation draws; a single draw may have more
 
 
 def noise_blocks(x: Tensor, draw: Callable, samples: int, seed: int) -> Iterator[Tensor]:

@@ -46,8 +46,9 @@ def smoothgrad(
     The averaging methods draw fresh inner noise at each noisy copy, and all their probes share
     forward passes. Any other M is called as M(model, points, target, ...) with up to `batch_size`
     noisy copies, which may come from different pictures. It gets no seed, so it should be
-    deterministic. If a keyword of such an M is a tensor with a row for each picture, of as many
-    dimensions as x (a baseline each) or a LongTensor (B,), each row goes with its picture.
+    deterministic. If a keyword of such an M is a tensor of as many rows and dimensions as x (a
+    baseline for each picture), each row goes with its picture. All other keywords go to every call
+    whole.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
@@ -299,7 +300,7 @@ def _smoothed(
     batch_size: int | None, progress: bool,
 ) -> Tensor:  # fmt: skip
     """Average the inner method over the noisy copies that the probe function makes."""
-    per_picture = {name: v for name, v in inner.keywords.items() if _has_row_per_picture(v, x)}
+    per_picture = {n: v for n, v in inner.keywords.items() if _has_row_per_picture(n, v, x)}
     shared = {name: v for name, v in inner.keywords.items() if name not in per_picture}
     gradient_of = partial(inner.gradient_of, **shared) if shared else inner.gradient_of
     smoothed_probes = partial(probe_function, inner=inner.probes)
@@ -308,12 +309,23 @@ def _smoothed(
     return average(model, x, target, smoothed_probes, **options)
 
 
-def _has_row_per_picture(value: object, x: Tensor) -> bool:
-    """Whether a keyword of a smoothed method is a tensor with a row for each picture of x."""
+def _has_row_per_picture(name: str, value: object, x: Tensor) -> bool:
+    """Whether a keyword of a smoothed method is a tensor with a row for each picture of x.
+
+    A vector of as many numbers as there are pictures may be meant either way, so it is refused.
+    """
     if not isinstance(value, Tensor) or not isinstance(x, Tensor) or value.ndim == 0:
         return False
     matches = len(value) == len(x) > 1
-    return matches and (value.ndim == x.ndim or (value.ndim == 1 and value.dtype == torch.int64))
+    if matches and value.ndim == 1:
+        shape = ", ".join(["-1", *["1"] * (x.ndim - 1)])
+        raise ValueError(
+            f"{name}: expected a tensor that is for all pictures or has a row for each, "
+            f"got {len(value)} numbers for {len(x)} pictures. For one a picture give "
+            f"{name}.view({shape}), which the method gets with as many rows as points; for one "
+            f"list for all let the method know it: method=lambda model, points, target: ..."
+        )
+    return matches and value.ndim == x.ndim
 
 
 def _how_to_smooth(method: Callable, keywords: dict, outer: Callable) -> _Inner:

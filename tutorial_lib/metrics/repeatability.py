@@ -183,6 +183,8 @@ def sample_until(
 def _correlation(view: Callable | None, a: Tensor, b: Tensor) -> Tensor:
     """Correlate the views of two batches of maps, (B,)."""
     if view is not None:
+        if not callable(view):
+            raise TypeError(f"view: expected a function such as tl.heatmap, got {view!r}")
         return compare(view(a), view(b), ("view", "view"))
     return compare(a, b, ("method", "method"))
 

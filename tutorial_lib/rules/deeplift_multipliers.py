@@ -12,7 +12,7 @@ m-. In place of the parts the code keeps sum and size, and in place of m+ and m-
 half their difference, for in these a dense layer or convolution W is simple:
 
     D = D+ + D-,  S = D+ - D-                      forward:  W D,  |W| |D|
-    mu = (m+ + m-) / 2,  delta = (m+ - m-) / 2     back:     W' mu + sign(D) * (|W|' delta)
+    mu = (m+ + m-) / 2,  delta = (m+ - m-) / 2     back:     W^T mu + sign(D) * (|W|^T delta)
 
 because a term w D_j counts as positive by the sign of w and D_j, whatever the parts of D_j are.
 A value contributes D+ m+ + D- m- = D mu + S delta.

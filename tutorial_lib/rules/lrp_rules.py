@@ -32,7 +32,7 @@ class Relevance:
         epsilon: Number that keeps denominators from 0.
         alpha: Weight of the positive terms in "alpha_beta".
         beta: Weight of the negative terms there.
-        gamma: What terms of the sign of z get on top in "composite"; None for "alpha_beta".
+        gamma: Extra weight of terms with the sign of z in "composite"; None for "alpha_beta".
         input_bounds: (lower, upper) inputs for the z-box rule in "composite"; None for "flat".
         biases: Whether biases count in the denominators.
     """
@@ -120,7 +120,7 @@ class Relevance:
         return relevance / (z + torch.full_like(z, self.epsilon).copysign(z))
 
     def _epsilon_rule(self, form: LinearForm, values: list, output: int, relevance: Tensor) -> list:
-        """Share out by c / z, with z the value of that number, or the sum of c without biases."""
+        """Share out by c / z, with z what the step makes, or the sum of the c without biases."""
         z = self.tape.values[output] if self.biases else form.function()(*values)
         quotients = form.transpose(values, self._divide(relevance, z))
         return [v * q for v, q in zip(values, quotients, strict=True)]

@@ -1,8 +1,8 @@
 """Recording: a model runs, and every basic operation that it does is written on a tape.
 
 PyTorch reports the operations of a forward pass under one basic name each: `F.relu`, `x.relu()` and
-`nn.ReLU(inplace=True)` are all "relu", whoever calls them and however often. The model itself is
-never touched.
+`nn.ReLU(inplace=True)` are all "relu", whoever calls them and however often. The model gets hooks
+while it runs, and they are removed.
 
 A *value* is a tensor that depends on the input; values are numbered, the input is 0. A *step* is
 one operation that reads values and makes one. A *tape* holds all steps and values. Among the stored

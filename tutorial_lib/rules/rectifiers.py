@@ -120,12 +120,13 @@ def deconvnet(
 def _attribution(rule: Callable, model, x, target, batch_size, seed, progress) -> Tensor:
     """Return the map (B, ...) of a backward rule, a function (tape, step, grad_output)."""
     name = "guided_backprop" if rule is _guided_rule else "deconvnet"
-    rectifiers = 0
+    rectifiers, masks = 0, []
 
     def walk(network: Callable, points: Tensor, target: Tensor) -> Tensor:
         nonlocal rectifiers
         tape = record(network, points, target)
         rectifiers += sum(map(_is_rectifier, tape.steps))
+        masks.extend(step.location for step in tape.steps if step.name == "where")
         if flat := next((step for step in tape.steps if step.name in PIECEWISE_CONSTANT), None):
             raise NotImplementedError(
                 f"model: {flat.name} at {flat.location} has the derivative 0, so {name} would be "
@@ -140,6 +141,13 @@ def _attribution(rule: Callable, model, x, target, batch_size, seed, progress) -
         warnings.warn(
             f"model: {own} is a torch.autograd.Function with a backward pass of its own, which "
             f"{name} cannot use: it takes the gradients of the operations inside",
+            UserWarning,
+            stacklevel=3,
+        )
+    if rectifiers and masks:
+        warnings.warn(
+            f"model: {name} passes gradients unchanged through the where at {masks[0]}; if it is a "
+            "ReLU, write nn.ReLU",
             UserWarning,
             stacklevel=3,
         )

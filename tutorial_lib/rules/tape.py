@@ -28,7 +28,7 @@ RECURRENT = (
 
 @dataclass(frozen=True)
 class Slot:
-    """It stands among the arguments of a step for the value that the step reads as its index-th."""
+    """A placeholder among the stored arguments of a step, for its input number `index`."""
 
     index: int
 
