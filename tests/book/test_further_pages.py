@@ -30,21 +30,6 @@ def test_a_further_page_is_in_the_contents_and_has_captions_and_alt_texts(name):
     assert contract._figure_problems(PAGES[name]) == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_cells_that_are_shown_fit_on_a_screen(name):
-    for cell in code_cells(name):
-        lines = cell.source.splitlines()
-        if "hide-input" not in cell.metadata.get("tags", []):
-            assert len(lines) <= 12 and max(map(len, lines)) <= 84, cell.source
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_cell_that_is_hidden_draws_or_asserts_and_never_both(name):
-    for cell in code_cells(name):
-        drawn = "mystnb" in cell.metadata or "tl.widgets" in cell.source
-        assert not (drawn and contract._asserts(cell.source)), cell.source
-
-
 def branches() -> dict:
     """The tree of the family page, as its cell writes it."""
     source = next(c.source for c in code_cells("family") if "branches = {" in c.source)
