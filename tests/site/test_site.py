@@ -39,6 +39,7 @@ class Visit:
     def __init__(self, context, origin: str, name: str):
         self.name, self.errors, self.failed, self.foreign = name, [], [], []
         self.page = context.new_page()
+        self.page.set_default_timeout(120_000)  # milliseconds; the machine may do other work
         self.origin = origin
         self.page.route("**/*", self._refuse_foreign)
         self.page.on("console", self._console)
