@@ -24,7 +24,7 @@ def make_targets() -> set[str]:
 
 
 def toc_pages() -> list[str]:
-    """The pages of _toc.yml, such as book/01-taylor."""
+    """The pages of _toc.yml, such as book/10-taylor."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
     return [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
 
