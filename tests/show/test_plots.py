@@ -296,3 +296,25 @@ def test_a_figure_at_the_end_of_a_cell_is_shown_exactly_once():
     nbclient.NotebookClient(notebook, timeout=120).execute()
     kinds = [[sorted(o.get("data", o)) for o in c.outputs] for c in notebook.cells]
     assert kinds == [[], [["image/png", "text/plain"]], [["image/png", "text/plain"]]]
+
+
+def test_a_method_has_one_colour_in_every_figure():
+    curves = {"random": [1, 2], "SmoothGrad 10 %": [1, 2], "SmoothGrad 20 %": [2, 1]}
+    first, second = (
+        {line.get_label(): line for line in lines([1, 2], c, xlabel="x", ylabel="y").axes[0].lines}
+        for c in (curves, {"gradient": [0, 1], "smoothgrad, signed": [1, 1]})
+    )
+    orange = plots.METHODS["smoothgrad"]
+    assert first["SmoothGrad 10 %"].get_color() == first["SmoothGrad 20 %"].get_color() == orange
+    assert first["SmoothGrad 10 %"].get_linestyle() != first["SmoothGrad 20 %"].get_linestyle()
+    assert second["smoothgrad, signed"].get_color() == orange
+    assert first["random"].get_color() != orange
+    bar = bars(["gradient x input", "SmoothGrad"], [1, 2]).axes[0].patches
+    grey = plots.METHODS["gradient x input"]
+    assert [to_hex(b.get_facecolor()).upper() for b in bar] == [grey, orange]
+
+
+def test_panels_have_a_thin_frame_and_empty_ones_have_none():
+    fig = picture_grid([np.ones((4, 4, 3)), None, np.eye(4)], columns=3)
+    shown = [ax.spines["left"].get_visible() for ax in fig.axes[:3]]
+    assert shown == [True, False, True]

@@ -145,8 +145,9 @@ def test_readers_without_widgets_get_a_filmstrip_and_a_text():
     bundle = made(caption="Noise falls.")._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     strip = Image.open(io.BytesIO(bundle["image/png"])).convert("RGB")
-    seen = {colour for _, colour in strip.getcolors(strip.width * strip.height)}
-    assert {(255, 0, 0), (0, 255, 0), (0, 0, 255)} <= seen
+    seen = np.array([colour for _, colour in strip.getcolors(strip.width * strip.height)])
+    for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)):  # but for the palette of 256
+        assert np.abs(seen.astype(int) - colour).max(1).min() < 30
     assert bundle["text/plain"] == "Slider: samples (0, 1, 2). Noise falls."
 
 

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from tutorial_lib.show.plots import COLOURS, MARKERS, SIGNED, STYLES, as_picture
+from tutorial_lib.show.plots import COLOURS, MARKERS, SIGNED, STYLES, as_picture, colours_of
 
 
 def tangent(
@@ -156,11 +156,12 @@ def perturbation(picture: Sequence, curves: dict[str, Sequence[float]], step: in
     fig, (left, right) = _two_panels(2.9, [1, 1.5])
     left.imshow(as_picture(picture).clip(0, 1))
     left.set(xticks=[], yticks=[])
+    colours = colours_of(curves)
     for i, (label, values) in enumerate(curves.items()):
         shown = np.asarray(values, dtype=float)[: step + 1 if i == 0 else None]
-        right.plot(shown, "--" if i else "-", color=COLOURS[i], label=label)
+        right.plot(shown, "--" if i else "-", color=colours[i], label=label)
         if i == 0:
-            right.plot(step, shown[-1], "o", color=COLOURS[0])
+            right.plot(step, shown[-1], "o", color=colours[0])
     scores = np.concatenate([np.asarray(v, dtype=float) for v in curves.values()])
     right.set(xlabel="windows replaced", ylabel="score / first score")
     right.set(xlim=(-0.3, len(next(iter(curves.values()))) - 0.7))

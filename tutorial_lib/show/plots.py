@@ -24,6 +24,21 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLES = ("-", "--", "-.", ":")
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
+# One colour a method, in every figure; a label begins with the method's name.
+METHODS = {
+    "gradient": "#000000",
+    "gradient x input": "#7F7F7F",
+    "integrated gradients": "#0072B2",
+    "smoothgrad": "#D55E00",
+    "smoothtaylor": "#CC79A7",
+    "adaptgrad": "#009E73",
+    "noisegrad": "#56B4E9",
+    "deeplift": "#56B4E9",
+    "lrp": "#E69F00",
+    "grad-cam": "#8C564B",
+    "guided backpropagation": "#6B8E23",
+}
+
 
 def picture_grid(
     panels: Sequence,
@@ -43,14 +58,14 @@ def picture_grid(
     A map with a negative value is signed. It gets diverging colours, white at 0, and limits -v and
     v, where v is the 99.5th percentile of the absolute values. Other maps run from 0 to their
     maximum. A map of zeros is drawn as its neighbours are. Limits are taken over all maps of a
-    kind, and each kind has one colour bar.
+    kind, and each kind has one colour bar. A panel has a thin frame, since it may be white.
 
     Args:
         panels: What to draw, row by row. A panel is a picture (a PIL image, an (H, W, 3) array or
             a (3, H, W) tensor, floats in [0, 1] or uint8), a map ((H, W) or (1, H, W)), or None
             for an empty panel.
         titles: One title for each panel.
-        columns: Number of columns. By default there is one for each column title, or at most 4.
+        columns: Number of columns. By default there is one for each column title, or at most 3.
         row_titles: One title for each row, on its left.
         column_titles: One title for each column, above it.
         shared: Whether maps share their limits. If not, each map has its own limits, there is no
@@ -78,7 +93,7 @@ def picture_grid(
     panels = [None if p is None else as_panel(p, f"panels[{i}]") for i, p in enumerate(panels)]
     if not any(p is not None for p in panels):
         raise ValueError("panels: expected at least one panel that is not None")
-    columns = columns or (len(column_titles) if column_titles else min(len(panels), 4))
+    columns = columns or (len(column_titles) if column_titles else min(len(panels), 3))
     rows = -(-len(panels) // columns)
     counts = {"titles": len(panels), "row_titles": rows, "column_titles": columns}
     for name, given in zip(counts, (titles, row_titles, column_titles), strict=True):
@@ -93,7 +108,7 @@ def picture_grid(
     drawn = {}
     for i, (ax, panel) in enumerate(itertools.zip_longest(axes.flat, panels)):
         ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
+        ax.spines[:].set(visible=i < len(panels) and panel is not None, color="0.7", lw=0.6)
         if i in is_signed:
             cmap, (low, high) = SIGNED if is_signed[i] else MAGNITUDE, limits[i]
             drawn[is_signed[i]] = ax.imshow(panel, cmap, vmin=low, vmax=high)
@@ -127,7 +142,10 @@ def lines(
     title: str | None = None,
     hline: float | None = None,
 ) -> Figure:
-    """Draw curves over one x axis, each with its own colour, marker and line style.
+    """Draw curves over one x axis, each with its own marker and line style.
+
+    A curve whose label begins with the name of a method, such as "SmoothGrad 10 %", has the colour
+    that this method has in every figure. Other curves have colours of their own.
 
     Args:
         x: (n,) positions on the x axis.
@@ -161,9 +179,10 @@ def lines(
         raise ValueError(f"bands: {sorted(unknown)} are no curves; these are: {list(curves)}")
     fig, ax = _empty_axes(size, xlabel, ylabel, title)
     ax.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
+    colours = colours_of(curves)
     for i, (label, values) in enumerate(curves.items()):
         y = _numbers(f"curves[{label!r}]", values, logy, len(x))
-        colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
+        colour, style = colours[i], STYLES[i % len(STYLES)]
         ax.plot(x, y, style, color=colour, label=label)
         if markers:
             ax.lines[-1].set(marker=MARKERS[i % len(MARKERS)], markevery=max(1, len(x) // 12), ms=5)
@@ -190,7 +209,7 @@ def bars(
 ) -> Figure:
     """Draw one bar for each label, or a group of bars where there are several series.
 
-    Series differ by colour and hatching.
+    Series differ by colour and hatching. Bars and series named after a method have its colour.
 
     Args:
         labels: n texts under the bars.
@@ -218,10 +237,13 @@ def bars(
         raise ValueError(f"errors: series {list(halves)}, expected those of values: {list(series)}")
     fig, ax = _empty_axes(size, xlabel, ylabel, title)
     width = 0.8 / len(series)
+    colours = colours_of(series)
+    if len(series) == 1 and all(map(_method, labels)):
+        colours = [colours_of(labels)]
     for i, (name, heights) in enumerate(series.items()):
         heights = _numbers(f"values[{name!r}]", heights, False, len(labels))
         half = _numbers(f"errors[{name!r}]", halves[name], False, len(labels)) if halves else None
-        style = {"color": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)]}
+        style = {"color": colours[i], "hatch": HATCHES[i % len(HATCHES)]}
         x = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
         ax.bar(x, heights, width, yerr=half, capsize=3, label=name, edgecolor="white", **style)
     ax.set_xticks(range(len(labels)), labels)
@@ -284,6 +306,31 @@ def as_picture(value) -> np.ndarray | None:
         return None
     array = np.moveaxis(array, axes[0], -1)
     return array / 255 if array.dtype == np.uint8 else array.astype(float)
+
+
+def colours_of(labels: Sequence[str]) -> list[str]:
+    """Give each label a colour: that of the method whose name it begins with, or a free one.
+
+    Args:
+        labels: Names of curves, such as "SmoothGrad 10 %".
+
+    Returns:
+        One colour a label, as text.
+
+    Example:
+        >>> tl.plots.colours_of(["SmoothGrad 10 %", "random", "SmoothGrad 20 %"])
+        ['#D55E00', '#0072B2', '#D55E00']
+    """
+    methods = [_method(label) for label in labels]
+    taken = {METHODS[method] for method in methods if method}
+    free = itertools.cycle([c for c in COLOURS if c not in taken] or COLOURS)
+    return [METHODS[method] if method else next(free) for method in methods]
+
+
+def _method(label: str) -> str | None:
+    """Return the name of the method that a label begins with, the longest that fits."""
+    fits = [name for name in METHODS if label.lower().startswith(name)]
+    return max(fits, key=len, default=None)
 
 
 def _array(value) -> np.ndarray:
