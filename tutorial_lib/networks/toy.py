@@ -91,6 +91,29 @@ def wirings() -> tuple[nn.Sequential, nn.Sequential]:
     return f, _frozen_network(first, nn.ReLU(), second, nn.ReLU())
 
 
+def plane() -> nn.Sequential:
+    """Make the network of the book's recurring picture, which cuts the plane into tiles.
+
+        f(x) = v^T relu(W x + c),  eight ReLUs on two inputs from -1 to 1
+
+    Its weights are chosen so that gradients differ from tile to tile: at (0.6, 0.35) the gradient
+    of input 2 is negative, and its mean along the way from (-0.9, -0.9) is positive.
+
+    Returns:
+        A frozen float64 network in eval mode, from (N, 2) to scores (N, 1).
+
+    Example:
+        >>> x, b = torch.tensor([[0.6, 0.35]]).double(), torch.tensor([[-0.9, -0.9]]).double()
+        >>> tl.integrated_gradients(tl.toy.plane(), x, 0, baseline=b).round(decimals=2)
+        tensor([[1.1200, 0.7400]], dtype=torch.float64)
+    """
+    rows = [[-0.9, -0.1], [-0.9, -0.5], [0.7, 0.6], [-0.5, -1.2]]
+    rows += [[0.0, -1.0], [0.4, -1.2], [0.7, -0.8], [-0.8, 0.3]]
+    bias = [0.7, -0.5, 0.3, 0.1, -0.6, -0.4, 0.0, -0.6]
+    values = [[0.9, -0.8, 1.1, -0.8, 0.7, -1.3, 1.1, -0.8]]
+    return _frozen_network(_dense_layer(rows, bias), nn.ReLU(), _dense_layer(values))
+
+
 def _dense_layer(weight: Sequence, bias: Sequence | None = None) -> nn.Linear:
     """Make a float64 layer with these weights (outputs, inputs) and biases (outputs)."""
     layer = nn.Linear(len(weight[0]), len(weight), bias=bias is not None).double()

@@ -8,6 +8,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tutorial_lib.show.plots import COLOURS, MARKERS, SIGNED, STYLES, as_picture, colours_of
+from tutorial_lib.show.tiles import tile_strip, tiles
+
+__all__ = [
+    "bells",
+    "chord",
+    "dots",
+    "network",
+    "perturbation",
+    "riemann",
+    "search_path",
+    "tangent",
+    "tile_strip",
+    "tiles",
+]
 
 
 def tangent(
