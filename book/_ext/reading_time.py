@@ -78,7 +78,8 @@ def _split(source: str, solved: bool) -> tuple[str, str, bool]:
 def _minutes(text: str) -> float:
     """Minutes for prose with displayed equations."""
     equations = EQUATIONS.findall(text)
-    words = len(re.findall(r"[^\W\d_][\w'-]*", re.sub(r"\$[^$]+\$", " x ", EQUATIONS.sub("", text))))
+    prose = re.sub(r"\$[^$]+\$", " x ", EQUATIONS.sub("", text))
+    words = len(re.findall(r"[^\W\d_][\w'-]*", prose))
     return words / WORDS_A_MINUTE + EQUATION * len(equations)
 
 

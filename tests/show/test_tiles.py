@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 import tutorial_lib as tl
 from tutorial_lib.show import tiles as module
@@ -15,7 +16,7 @@ def arrows(ax, colour=None) -> list[np.ndarray]:
     """Start and end of the arrows of a colour."""
     found = [p for p in ax.patches if hasattr(p, "_posA_posB")]
     if colour is not None:
-        found = [p for p in found if module.plt.matplotlib.colors.to_hex(p.get_edgecolor()) == colour]
+        found = [p for p in found if to_hex(p.get_edgecolor()) == colour]
     return [np.array(p._posA_posB) for p in found]
 
 
