@@ -44,11 +44,19 @@ def is_notebook(page: Path) -> bool:
     return "\nkernelspec:" in page.read_text("utf-8")
 
 
+def redirects() -> dict[str, str]:
+    """The old addresses of pages, and where they lead."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+    pages = config["sphinx"]["config"]["redirects"]
+    return {f"{old}.html": f"book/{new}" for old, new in pages.items()}
+
+
 def site_pages() -> list[Path]:
-    """Every HTML page that was built, none without a finished site."""
+    """Every HTML page that was built, old addresses aside; none without a finished site."""
     if not (SITE / ".complete").exists():
         return []
-    return sorted(p for p in SITE.rglob("*.html") if "_static" not in p.parts)
+    pages = {p for p in SITE.rglob("*.html") if "_static" not in p.parts}
+    return sorted(pages - {SITE / old for old in redirects()})
 
 
 def built_html(page: str) -> str:

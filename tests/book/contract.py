@@ -8,6 +8,7 @@ import jupytext
 from bs4 import BeautifulSoup
 
 from book._ext.book_site import first_comment
+from book._ext.reading_time import reading_time
 
 SECTIONS = ("The idea", "The mathematics", "From scratch", "With the package")
 SECTIONS += ("What can go wrong", "Exercises", "Summary", "Further reading")
@@ -15,6 +16,10 @@ LABEL = re.compile(r"^\$\$ *\(([^)\s]+)\)|^:label: (eq-\S+)", re.MULTILINE)
 CHECKS = re.compile(r"# checks(.*)")
 NAME = re.compile(r"eq(?:-[a-z0-9]+)+")
 WIDTH, LINES = 84, 12  # of a cell that is shown
+SITTING = 40  # minutes, the longest main line of a page
+QUESTIONS, EXERCISES = 4, 5  # the least that a chapter has
+LEVELS = ("easy", "medium", "harder")
+LEVEL = re.compile(r"\((%s), \d+ minutes\)$" % "|".join(LEVELS))
 SENTENCE = re.compile(r"[A-Z0-9`].*\.$")
 DRAWS = re.compile(r"\btl\.(plots|figures|widgets)\.")
 FENCE = r"^(`{3,}|:{3,})\{%s\} *(.*?)\n(.*?)^\1 *$"  # a directive: argument, body
@@ -47,6 +52,8 @@ def source_problems(page: str) -> list[str]:
     return [
         *_section_problems(page),
         *_learn_problems(page),
+        *_time_problems(page),
+        *_question_problems(page),
         *_exercise_problems(page),
         *_figure_problems(page),
     ]
@@ -161,13 +168,34 @@ def _learn_problems(page: str) -> list[str]:
     ]
 
 
+def _time_problems(page: str) -> list[str]:
+    minutes = reading_time(page).main
+    promised = [int(m) for m in re.findall(r"(\d+) minutes? to read", page)]
+    wrong = [m for m in promised if not m - 5 <= minutes <= m]
+    return [
+        *([] if minutes <= SITTING else [f"{minutes} minutes to read, at most {SITTING}"]),
+        *(f"promises {m} minutes to read, and takes {minutes}" for m in wrong),
+    ]
+
+
+def _question_problems(page: str) -> list[str]:
+    count = len(_directives(page, "question"))
+    return [] if count >= QUESTIONS else [f"{count} questions, {QUESTIONS} wanted"]
+
+
 def _exercise_problems(page: str) -> list[str]:
     labels = [
         label
         for _, body in _directives(page, "exercise-start")
         for label in re.findall(r":label: *(\S+)", body)
     ]
-    problems = [] if len(labels) >= 3 else [f"{len(labels)} exercises with a label, three wanted"]
+    count = f"{len(labels)} exercises with a label, {EXERCISES} wanted"
+    problems = [] if len(labels) >= EXERCISES else [count]
+    titles = [title for title, _ in _directives(page, "exercise-start")]
+    level = [LEVEL.search(title) for title in titles]
+    problems += [f"{t}: no level and minutes" for t, l in zip(titles, level, strict=True) if not l]
+    order = [LEVELS.index(found[1]) for found in level if found]
+    problems += [] if order == sorted(order) else [f"exercises are not easiest first: {titles}"]
     solutions = dict(
         re.findall(r"^`{3,}\{solution-start\} *(\S+)\n(.*?)\{solution-end\}", page, re.M | re.S)
     )

@@ -95,6 +95,7 @@ assert a == b
 ```
 ## From scratch
 ## With the package
+QUESTIONS
 ## What can go wrong
 ## Exercises
 EXERCISES
@@ -103,7 +104,7 @@ EXERCISES
 {cite}`somebody`
 """
 EXERCISE = """
-```{exercise-start} Title
+```{exercise-start} Title (easy, 5 minutes)
 :label: ex-N
 ```
 Do it.
@@ -121,7 +122,18 @@ assert solved
 """
 LONG = "```\n\n```{code-cell} ipython3\n" + "y = 2\n" * 13  # a cell in place of the check
 LONG += "```\n\n```{code-cell} ipython3\n:tags: [check]"
-GOOD = GOOD.replace("EXERCISES", "".join(EXERCISE.replace("ex-N", f"ex-{i}") for i in range(3)))
+QUESTION = """
+:::{question} Which?
+- [x] This.
+
+  Yes.
+- [ ] That.
+
+  No.
+:::
+"""
+GOOD = GOOD.replace("QUESTIONS", 4 * QUESTION)
+GOOD = GOOD.replace("EXERCISES", "".join(EXERCISE.replace("ex-N", f"ex-{i}") for i in range(5)))
 
 
 def test_a_good_page_has_no_problems():
@@ -140,7 +152,12 @@ def test_a_good_page_has_no_problems():
         ("## What can go wrong\n", "", "no section 'What can go wrong'"),
         ("## Summary\n", "", "no section 'Summary'"),
         ("{cite}`somebody`", "a book", "cites nothing"),
-        (":label: ex-2", "", "2 exercises"),
+        (":label: ex-2", "", "4 exercises"),
+        ("Title (easy, 5 minutes)\n:label: ex-1", "Title\n:label: ex-1", "no level and minutes"),
+        ("Title (easy, 5 minutes)\n:label: ex-1", "T (harder, 9 minutes)\n:label: ex-1", "easiest"),
+        (QUESTION, "", "0 questions, 4 wanted"),
+        ("5 minutes to read", "9 minutes to read", "promises 9 minutes to read, and takes"),
+        ("## From scratch", "word " * 9000 + "\n\n## From scratch", "minutes to read, at most 40"),
         ("{solution-start} ex-1", "{solution-start} ex-7", "ex-1: no solution"),
         ("```{code-cell} ipython3\nassert solved\n```\n", "", "the solution has no code cell"),
         (":class: dropdown\n", "", "is not hidden"),

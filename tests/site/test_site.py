@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.built import SITE, site_pages
+from tests.built import SITE, redirects, site_pages
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +31,12 @@ TOO_WIDE = """() => {
 }"""
 SHOWN = """cell => [...cell.querySelectorAll('img')].filter(i => i.checkVisibility())
     .map(i => i.alt + ' ' + i.src.length + ' ' + i.src.slice(-2000, -1000))"""
+
+
+SCROLLS = """selector => [...document.querySelectorAll(selector)]
+    .filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+    .map(e => `${e.scrollWidth - e.clientWidth} px: ${e.textContent.trim().slice(0, 60)}`)"""
+UNFOLD = "() => document.querySelectorAll('article details').forEach(e => { e.open = true; })"
 
 
 class Visit:
@@ -119,6 +125,47 @@ def test_nothing_is_wider_than_a_phone(visit):
     visit.page.set_viewport_size({"width": 390, "height": 844})
     visit.page.wait_for_timeout(200)
     assert visit.page.evaluate(TOO_WIDE) == []
+
+
+def test_code_and_formulas_fit_beside_the_sidebars(visit):
+    visit.page.set_viewport_size({"width": 1300, "height": 900})
+    visit.page.evaluate(UNFOLD)
+    for selector in ("article .cell pre", "article span.math", "article div.math"):
+        assert visit.page.evaluate(SCROLLS, selector) == [], f"{selector} scrolls sideways"
+
+
+@pytest.mark.parametrize("origin", ["http", "file"])
+def test_a_question_is_answered_with_the_keyboard_and_a_click_enlarges_a_figure(
+    browser, origins, origin
+):
+    context = browser.new_context(viewport={"width": 1300, "height": 900})
+    page = Visit(context, origins[origin], "book/10-taylor.html").page
+    option = page.locator("details.option").first
+    option.locator("summary").press("Enter")
+    assert option.get_attribute("open") is not None
+    assert option.locator("p").first.is_visible()
+    figure = page.locator("article figure img").first
+    before = figure.bounding_box()["width"]
+    figure.click()
+    large = page.locator("dialog.enlarged img")
+    assert large.get_attribute("src") == figure.evaluate("image => image.src")
+    assert large.bounding_box()["width"] > before
+    page.keyboard.press("Escape")
+    assert not large.is_visible()
+    figure.press("Enter")
+    assert large.is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("origin", ["http", "file"])
+def test_an_old_address_leads_to_the_page_and_to_its_place(browser, origins, origin):
+    context = browser.new_context()
+    page = context.new_page()
+    for old, new in redirects().items():
+        assert (SITE / new).exists()
+        page.goto(f"{origins[origin]}{old}#the-idea", wait_until="commit")
+        page.wait_for_url(f"{origins[origin]}{new}#the-idea", wait_until="commit")
+    context.close()
 
 
 @pytest.mark.parametrize("origin", ["http", "file"])
