@@ -19,7 +19,7 @@ WIDTH, LINES = 84, 12  # of a cell that is shown
 SITTING = 40  # minutes, the longest main line of a page
 QUESTIONS, EXERCISES = 4, 5  # the least that a chapter has
 LEVELS = ("easy", "medium", "harder")
-LEVEL = re.compile(r"\((%s), \d+ minutes\)$" % "|".join(LEVELS))
+LEVEL = re.compile(r"\((easy|medium|harder), \d+ minutes\)$")
 SENTENCE = re.compile(r"[A-Z0-9`].*\.$")
 DRAWS = re.compile(r"\btl\.(plots|figures|widgets)\.")
 FENCE = r"^(`{3,}|:{3,})\{%s\} *(.*?)\n(.*?)^\1 *$"  # a directive: argument, body
@@ -192,9 +192,8 @@ def _exercise_problems(page: str) -> list[str]:
     count = f"{len(labels)} exercises with a label, {EXERCISES} wanted"
     problems = [] if len(labels) >= EXERCISES else [count]
     titles = [title for title, _ in _directives(page, "exercise-start")]
-    level = [LEVEL.search(title) for title in titles]
-    problems += [f"{t}: no level and minutes" for t, l in zip(titles, level, strict=True) if not l]
-    order = [LEVELS.index(found[1]) for found in level if found]
+    problems += [f"{t}: no level and minutes" for t in titles if not LEVEL.search(t)]
+    order = [LEVELS.index(found[1]) for found in map(LEVEL.search, titles) if found]
     problems += [] if order == sorted(order) else [f"exercises are not easiest first: {titles}"]
     solutions = dict(
         re.findall(r"^`{3,}\{solution-start\} *(\S+)\n(.*?)\{solution-end\}", page, re.M | re.S)
