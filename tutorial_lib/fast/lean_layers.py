@@ -1,7 +1,7 @@
 """Two layers that give the same numbers with fewer trips to memory.
 
 The layers between the convolutions of a small network wait for memory and not for arithmetic
-(chapter 11). `prepare` puts these in the place of the layers of which they are subclasses;
+(the chapter on speed). `prepare` puts these in the place of the layers of which they are subclasses;
 parameters and settings stay as they are.
 """
 
@@ -50,7 +50,7 @@ class LeanConv2dSame(nn.Conv2d):
     """A convolution with TensorFlow's padding that does not copy its input.
 
     Where TensorFlow puts one more zero behind x than before it, the kernel gets a zero in front:
-    the surplus zero of an even padding then meets a weight of 0 (eq-fast-even in chapter 11).
+    the surplus zero of an even padding then meets a weight of 0 (eq-fast-even in the book).
     This happens only where a gradient is wanted, so that rules that read weights (LRP's flat rule)
     see those of the layer.
     """
