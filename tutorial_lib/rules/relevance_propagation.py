@@ -59,8 +59,9 @@ def lrp(
     A batch norm or an added constant right behind a layer counts as part of it.
 
     Relevance starts as the score, which is the logit if the last operation is softmax or sigmoid.
-    Biases keep their share, so the map sums to the score only without biases, and where beta > 0
-    only if every unit has terms of both signs. Memory: all activations of batch_size pictures.
+    Biases keep their share, so the map sums to the score only without biases, and with alpha_beta
+    only if every unit that has relevance has positive terms, and negative ones where beta > 0.
+    Memory: all activations of batch_size pictures.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
