@@ -51,10 +51,17 @@ def source_problems(page: str) -> list[str]:
     """Broken promises of a chapter's source."""
     return [
         *_section_problems(page),
+        *further_problems(page, QUESTIONS, EXERCISES),
+    ]
+
+
+def further_problems(page: str, questions: int = 1, exercises: int = 1) -> list[str]:
+    """Broken promises of a page beside the chapters, which may have other sections."""
+    return [
         *_learn_problems(page),
         *_time_problems(page),
-        *_question_problems(page),
-        *_exercise_problems(page),
+        *_question_problems(page, questions),
+        *_exercise_problems(page, exercises),
         *_figure_problems(page),
     ]
 
@@ -178,19 +185,19 @@ def _time_problems(page: str) -> list[str]:
     ]
 
 
-def _question_problems(page: str) -> list[str]:
+def _question_problems(page: str, least: int) -> list[str]:
     count = len(_directives(page, "question"))
-    return [] if count >= QUESTIONS else [f"{count} questions, {QUESTIONS} wanted"]
+    return [] if count >= least else [f"{count} questions, {least} wanted"]
 
 
-def _exercise_problems(page: str) -> list[str]:
+def _exercise_problems(page: str, least: int) -> list[str]:
     labels = [
         label
         for _, body in _directives(page, "exercise-start")
         for label in re.findall(r":label: *(\S+)", body)
     ]
-    count = f"{len(labels)} exercises with a label, {EXERCISES} wanted"
-    problems = [] if len(labels) >= EXERCISES else [count]
+    count = f"{len(labels)} exercises with a label, {least} wanted"
+    problems = [] if len(labels) >= least else [count]
     titles = [title for title, _ in _directives(page, "exercise-start")]
     problems += [f"{t}: no level and minutes" for t in titles if not LEVEL.search(t)]
     order = [LEVELS.index(found[1]) for found in map(LEVEL.search, titles) if found]
