@@ -1,8 +1,8 @@
 """Two layers that give the same numbers with fewer trips to memory.
 
 The layers between the convolutions of a small network wait for memory and not for arithmetic
-(the chapter on speed). `prepare` puts these in the place of the layers of which they are subclasses;
-parameters and settings stay as they are.
+(the chapter on speed). `prepare` puts these in the place of the layers of which they are
+subclasses; parameters and settings stay as they are.
 """
 
 import sys

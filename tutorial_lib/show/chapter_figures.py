@@ -52,7 +52,7 @@ def tangent(
     left.axline((float(place), float(height)), slope=float(slope), color=COLOURS[1], ls="--")
     left.plot(place, height, "o", color=COLOURS[1])
     margin = 0.25 * (max(score) - min(score))
-    left.set(xlabel="s, from black to picture", ylabel="score", xlim=(-0.02, 1.02))
+    left.set(xlabel="a, from black to picture", ylabel="score", xlim=(-0.02, 1.02))
     left.set_ylim(min(score) - margin, max(score) + margin)
     limit = float(np.quantile(np.abs(heatmap), 0.995)) or 1.0
     right.imshow(heatmap, cmap=SIGNED, vmin=-limit, vmax=limit)
