@@ -155,7 +155,7 @@ def test_a_question_is_answered_with_the_keyboard_and_a_click_enlarges_a_figure(
     assert large.get_attribute("src") == figure.evaluate("image => image.src")
     assert large.bounding_box()["width"] > before
     page.keyboard.press("Escape")
-    assert not large.is_visible()
+    large.wait_for(state="hidden")
     figure.press("Enter")
     assert large.is_visible()
     context.close()
