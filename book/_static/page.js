@@ -14,6 +14,9 @@
     dialog.showModal();
   };
   dialog.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("keydown", ({key}) => {  // the theme keeps Escape for its search
+    if (key === "Escape") dialog.close();
+  });
   document.addEventListener("click", ({target}) => {
     if (target.matches(figures) && !target.closest("a")) enlarge(target);
   });
