@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from tutorial_lib.show.plane_tiles import tile_strip, tiles
 from tutorial_lib.show.plots import COLOURS, MARKERS, SIGNED, STYLES, as_picture, colours_of
-from tutorial_lib.show.tiles import tile_strip, tiles
 
 __all__ = [
     "bells",

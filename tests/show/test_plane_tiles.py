@@ -6,7 +6,7 @@ import torch
 from matplotlib.colors import to_hex
 
 import tutorial_lib as tl
-from tutorial_lib.show import tiles as module
+from tutorial_lib.show import plane_tiles as module
 
 NETWORK = tl.toy.plane()
 X = torch.tensor([[0.6, 0.35]], dtype=torch.float64)
