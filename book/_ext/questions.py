@@ -54,27 +54,16 @@ class Question(SphinxDirective):
 
     def _option(self, item: nodes.list_item) -> OptionNode:
         offered, *feedback = item.children
-        mark = offered.astext()[:3] if isinstance(offered, nodes.paragraph) else ""
+        first = offered[0] if isinstance(offered, nodes.paragraph) else nodes.Text("")
+        mark = first.astext()[:3]
         if mark not in ("[x]", "[ ]"):
             raise self.error(f"question: an option begins with {mark!r}, expected [x] or [ ]")
         if not feedback:
             raise self.error("question: an option says nothing to those who choose it")
-        _cut(offered, len(mark))
-        verdict = "right" if mark == "[x]" else "wrong"
-        word = nodes.strong("", "Yes. " if verdict == "right" else "No. ")
-        feedback[0].insert(0, word)
+        offered[0] = nodes.Text(first.astext()[3:].lstrip())
+        verdict, word = ("right", "Yes. ") if mark == "[x]" else ("wrong", "No. ")
+        feedback[0].insert(0, nodes.strong("", word))
         return OptionNode("", ChoiceNode("", *offered.children), *feedback, classes=[verdict])
-
-
-def _cut(paragraph: nodes.paragraph, count: int) -> None:
-    """Remove the first characters of a paragraph's text, and the space behind them."""
-    for text in list(paragraph.findall(nodes.Text)):
-        taken = min(count, len(text))
-        rest = text[taken:]
-        count -= taken
-        text.parent.replace(text, nodes.Text(rest if count else rest.lstrip()))
-        if not count:
-            return
 
 
 def _visit_question(self, node):

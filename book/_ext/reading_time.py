@@ -17,7 +17,6 @@ FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w-]+)\} *(?P<argument>.
 OPTION = re.compile(r"^:[\w-]+:")
 EXERCISE = re.compile(r"\{exercise-start\}.*?(\d+) minutes")
 EQUATIONS = re.compile(r"^\$\$(.*?)^\$\$", re.MULTILINE | re.DOTALL)
-BLOCK = re.compile(r"^(`{3,}|:{3,})", re.MULTILINE)
 FOLDED = {"hide-input", "check"}
 
 
@@ -64,8 +63,6 @@ def _split(source: str, solved: bool) -> tuple[str, str, bool]:
             fence = found["fence"]
         elif not fence and found:
             fence, kind = found["fence"], found["name"]
-            if kind == "figure":
-                shown.append("FIGURE")
         elif fence and line.strip() == fence:
             fence = kind = ""
         elif fence and line.startswith(":class:") and "dropdown" in line:

@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 from torch import nn
 
-from tutorial_lib.show.plots import colours_of
+from tutorial_lib.show.plots import WIDTH, colours_of
 
 LIMIT = 1.35  # the plane is drawn from -LIMIT to LIMIT
 ARROW = 0.36  # length of an arrow for a gradient of length 1
@@ -104,7 +104,7 @@ def tile_strip(
     """
     columns = min(columns, len(looks))
     rows = -(-len(looks) // columns)
-    size = min(7.4 / columns, 3.4)
+    size = min(WIDTH / columns, 3.4)
     options = dict(figsize=(size * columns, (size + 0.25) * rows), layout="constrained", dpi=120)
     fig, axes = plt.subplots(rows, columns, squeeze=False, **options)
     plt.close(fig)
