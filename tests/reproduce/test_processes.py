@@ -22,7 +22,7 @@ rows = [
   { name = "SmoothGrad", method = "smoothgrad", level = 0.1, samples = 12 },
 ]
 """
-PICTURES = 4
+PICTURES = 2
 FOLDER = "slow-efficientnet_lite0"
 
 
