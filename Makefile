@@ -9,8 +9,8 @@ PAGES := $(shell grep -ls '^kernelspec:' book/*.md)
 NOTEBOOKS := $(PAGES:book/%.md=_build/notebooks/%.ipynb)
 CHECKED := $(PAGES:book/%.md=_build/nbval/%.passed)
 EXPECTED := $(wildcard tests/book/expected_outputs/*.json)
-BOOK_LIB := $(wildcard book/_lib/*.py)
-BOOK := _config.yml _toc.yml $(BOOK_LIB) $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/results/* book/results/*/*)
+BOOK_LIB := $(wildcard book/tutorial_book/*.py)
+BOOK := _config.yml _toc.yml $(BOOK_LIB) $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/tutorial_book/results/* book/tutorial_book/results/*/*)
 
 # Tests and pages run in two processes, which share the processors.
 export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')
@@ -88,7 +88,7 @@ $(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with
 	$(call step,building the site,$(BIN)/jupyter-book build . -W -n --keep-going,Sphinx's warnings above are errors here)
 	@touch $@
 
-# Pages import book/_lib, and nbval runs them in another folder.
+# Pages import tutorial_book from the folder book, and nbval runs them in another folder.
 _build/nbval/%.passed: _build/notebooks/%.ipynb _build/executed-with tests/book/nbval.ini
 	$(call step,nbval: every cell of $*,PYTHONPATH="$(CURDIR)/book" $(BIN)/pytest -c tests/book/nbval.ini $<,Where only stored outputs differ: make outputs)
 	@mkdir -p $(@D) && touch $@

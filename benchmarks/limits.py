@@ -1,7 +1,7 @@
 """What a gradient must cost on this machine, what it does cost, and where the time goes.
 
     python benchmarks/limits.py                                    printed
-    python benchmarks/limits.py --out book/results/limits.csv      and stored
+    python benchmarks/limits.py --out book/tutorial_book/results/limits.csv      and stored
 
 Two limits of the machine are measured, in between the rest: `arithmetic`, the rate of a large
 matrix product or 1 x 1 convolution (GFLOP/s), and `memory`, what a copy of a large tensor reads and

@@ -1,7 +1,7 @@
 """How many gradients a second: ours, the bare floor under it, and its peers, in one run.
 
     python benchmarks/rates.py                       the table for this machine, printed
-    python benchmarks/rates.py --out book/results/rates.csv      and stored
+    python benchmarks/rates.py --out book/tutorial_book/results/rates.csv      and stored
 
 For every network and method all contenders take turns, round by round; a ratio is the median over
 rounds of ours beside theirs. Each has a process of its own, as its users do, so that none works

@@ -1,7 +1,6 @@
-"""What this book adds to Jupyter Book: no internet needed, notebooks to download, API links."""
+"""What this book adds to Jupyter Book: no internet needed, folded checks, API links."""
 
 import re
-import shutil
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -33,30 +32,6 @@ def switch_off_thebe(app, config):
         for listener in list(app.events.listeners[event]):
             if listener.handler.__module__ == "sphinx_thebe":
                 app.disconnect(listener.id)
-
-
-def offer_notebook(app, pagename, templatename, context, doctree):
-    """Link the page's notebook below its title and in the theme's download menu."""
-    notebook = _notebooks(app) / f"{Path(pagename).name}.ipynb"
-    if doctree is None or not notebook.exists():
-        return
-    context["ipynb_source"] = f"{pagename}.ipynb"  # the theme looks for it in _sources
-    url = context["pathto"](f"_sources/{pagename}.ipynb", 1)
-    link = (
-        f'<p class="notebook-download"><a href="{url}" download>'
-        f"Download this page as a notebook ({notebook.name})</a></p>"
-    )
-    context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
-
-
-def publish_notebooks(app, exception):
-    """Copy the converted notebooks beside the page sources, once the site is written."""
-    for page in app.env.found_docs if exception is None else ():
-        notebook = _notebooks(app) / f"{Path(page).name}.ipynb"
-        if notebook.exists():
-            to = Path(app.outdir) / "_sources" / f"{page}.ipynb"
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(notebook, to)
 
 
 def formulas_are_literal(app, what, name, obj, options, lines):
@@ -132,10 +107,6 @@ def _api_link(page: str, name: str, text: nodes.Node) -> pending_xref:
     return pending_xref("", text, refexplicit=True, refwarn=True, **target)
 
 
-def _notebooks(app) -> Path:
-    return Path(app.srcdir) / "_build/notebooks"
-
-
 def setup(app):
     """Called by Sphinx."""
     app.connect("config-inited", serve_vendored)
@@ -143,6 +114,4 @@ def setup(app):
     app.connect("autodoc-process-docstring", formulas_are_literal)
     app.connect("doctree-read", fold_checks)
     app.connect("doctree-read", link_to_the_api)
-    app.connect("html-page-context", offer_notebook)
-    app.connect("build-finished", publish_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import tutorial_lib as tl
-from book._lib import planes, tree
 from tests.book import contract
 from tests.built import ROOT, toc_pages
+from tutorial_book import planes, tree
 
 NAMES = ("shattering", "where-a-cell-looks", "training-with-noise", "noisegrad")
 NAMES += ("papers-and-programs", "signal-and-distractor", "family")

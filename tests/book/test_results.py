@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from book._lib import results as stored
+import tutorial_book as stored
 from tests.built import ROOT
 from tutorial_lib.reproduce import load_config
 

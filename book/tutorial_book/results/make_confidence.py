@@ -1,6 +1,6 @@
 """AdaptGrad at several confidences, and SmoothGrad, over the number of draws N, many pictures.
 
-    python book/results/make_confidence.py PICTURES --count 20 --out book/results/confidence.csv
+    python make_confidence.py PICTURES --count 20 --out confidence.csv
 
 PICTURES as for make_reliability.py. For every picture and kind of noise two independent halves of
 up to 100 draws. A row: picture, kind of noise, N, the root mean square of the noise as a fraction

@@ -1,6 +1,6 @@
 """Gradient, IG, guided backpropagation, SmoothGrad, and SmoothGrad of guided: how maps agree.
 
-    python book/results/make_family.py PICTURES --count 40 --out book/results/family.csv
+    python make_family.py PICTURES --count 40 --out family.csv
 
 PICTURES as for make_reliability.py. A row: picture, method, Spearman's rank correlation of the
 heatmaps (with their signs) of the two classes with the highest scores, with the same noise

@@ -1,6 +1,6 @@
 """How the gradient loses itself along a random direction, and which noise smooths: many pictures.
 
-    python book/results/make_shattering.py PICTURES --count 20 --out book/results/shattering.csv
+    python make_shattering.py PICTURES --count 20 --out shattering.csv
 
 PICTURES as for make_reliability.py. A row: picture, noise level (sigma over the range), the number
 of units that change their piece on the way (`flips`, of all ReLU6 in the network, mean of 4

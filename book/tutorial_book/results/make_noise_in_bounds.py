@@ -1,6 +1,6 @@
 """Noise that leaves the range of the input and noise that does not, at equal cost, many pictures.
 
-    python book/results/make_noise_in_bounds.py PICTURES --count 20 --out ...noise_in_bounds.csv
+    python make_noise_in_bounds.py PICTURES --count 20 --out noise_in_bounds.csv
 
 PICTURES as for make_reliability.py. For every picture and kind of noise two maps of 50 draws each
 from independent draws. A row: picture, kind of noise, the root mean square of the noise as a

@@ -1,6 +1,6 @@
 """Do maps of two classes differ, and is each where its class is? Many pictures beside an espresso.
 
-    python book/results/make_discriminative.py PICTURES --count 60 --out ...discriminative.csv
+    python make_discriminative.py PICTURES --count 60 --out discriminative.csv
 
 PICTURES as for make_reliability.py. Each picture stands on the left of the bundled cup of espresso,
 224 x 448 together. A row: picture, method, Spearman's rank correlation of the heatmaps of the two

@@ -1,6 +1,6 @@
 """Gradients a second over the rows of a pass, for each thing that `prepare` does to a network.
 
-    python book/results/make_sizes.py --out book/results/sizes.csv
+    python make_sizes.py --out sizes.csv
 
 EfficientNet-Lite0, one picture, on this machine's CPU. A row: machine, variant, `size` (rows a
 pass), the median `rate` (gradients a second) over the rounds, in which all variants and sizes take
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import tutorial_lib as tl
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 from benchmarks.rates import machine, networks, without_lean
 
 FIELDS = ["machine", "variant", "size", "rate", "low", "high", "rates"]

@@ -1,6 +1,6 @@
 """Training with a penalty on the change of derivatives between neighbouring pixels.
 
-    python book/results/make_neighbours.py --seeds 5 --out book/results/neighbours.csv
+    python make_neighbours.py --seeds 5 --out neighbours.csv
 
 The loss of an image x with label y, and its score f_y, is
 

@@ -1,6 +1,6 @@
 """Table 1 of Zhou et al. on their own three networks, step by step from the paper to the program.
 
-    python book/results/make_digits_as_read.py NETWORKS --mnist FOLDER --out digits_as_read.csv
+    python make_digits_as_read.py NETWORKS --mnist FOLDER --out digits_as_read.csv
 
 NETWORKS is the folder with the networks that the authors publish: mlp.pth, bias_mlp.pth (trained on
 digits + 1) and random_mlp.pth (trained on random labels), two dense layers each. Each network is

@@ -1,6 +1,6 @@
 """Split-half reliability of SmoothGrad and SmoothTaylor over the number of draws R, many pictures.
 
-    python book/results/make_reliability.py PICTURES --count 20 --out book/results/reliability.csv
+    python make_reliability.py PICTURES --count 20 --out reliability.csv
 
 PICTURES holds images and a labels.csv (with a column file), such as ImageNet's validation
 pictures. For every picture and noise level two independent halves of up to 150 draws are made, one

@@ -1,6 +1,6 @@
 """What reduced precision adds to a map, beside what a finite number of samples adds, many pictures.
 
-    python book/results/make_precision.py PICTURES --count 8 --out book/results/precision.csv
+    python make_precision.py PICTURES --count 8 --out precision.csv
 
 PICTURES holds images and a labels.csv (with a column file), such as ImageNet's validation
 pictures. A row: picture, method, the number of gradients it averages (`gradients`), a `source` of

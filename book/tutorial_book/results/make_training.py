@@ -1,6 +1,6 @@
 """Training with noise or a gradient penalty: what it does to the maps of small MNIST networks.
 
-    python book/results/make_training.py --seeds 5 --out book/results/training.csv
+    python make_training.py --seeds 5 --out training.csv
 
 Every network is trained on the 4000 bundled digits and looked at on 100 held out ones. A row:
 network, training, seed, `accuracy` on the 1000 held out digits, `noisy`, the same with noise of 0.3

@@ -1,6 +1,6 @@
 """How much of the noise leaves the range of the input, over a folder of pictures.
 
-    python book/results/make_out_of_bounds.py PICTURES --out book/results/out_of_bounds.csv
+    python make_out_of_bounds.py PICTURES --out out_of_bounds.csv
 
 No network is needed: the share is the closed form `tl.inherent_noise`, averaged over a picture of
 224 x 224 in ImageNet's normalisation. A row: the method, the bounds that count as out of range

@@ -1,1 +1,0 @@
-"""What only the book needs; the pages import it from beside themselves."""
