@@ -77,7 +77,7 @@ _build/executed-with: .venv/installed $(PACKAGE) $(BOOK_LIB)
 	@mkdir -p _build && rm -rf _build/.jupyter_cache && touch $@
 
 $(VENDOR): web/package.json web/package-lock.json web/fetch.py | .venv/installed
-	$(call step,fetching MathJax and the widget manager,$(BIN)/python web/fetch.py $(VENDOR),See above)
+	$(call step,fetching MathJax,$(BIN)/python web/fetch.py $(VENDOR),See above)
 
 _build/notebooks/%.ipynb: book/%.md tools/notebooks.py $(EXPECTED) | .venv/installed
 	@$(BIN)/python tools/notebooks.py convert $< $@

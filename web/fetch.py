@@ -22,22 +22,19 @@ FILES = {
     "mathjax/es5/a11y": "mathjax/a11y",
     "mathjax/es5/sre": "mathjax/sre",
     "mathjax/LICENSE": "mathjax/LICENSE",
-    "requirejs/require.js": "require.js",
-    "@jupyter-widgets/html-manager/dist/embed-amd.js": "embed-amd.js",
-    "@jupyter-widgets/html-manager/dist/*.woff2": "@jupyter-widgets/html-manager/dist/",
 }
 FALLBACK = """
 ----------------------------------------------------------------------------------------
-NOTE: MathJax and the widget manager could not be fetched:
+NOTE: MathJax could not be fetched:
   {reason}
-The pages will load them from a CDN: formulas and sliders then need the internet.
+The pages will load it from a CDN: formulas then need the internet.
 The next build tries again.
 ----------------------------------------------------------------------------------------
 """
 
 
 KEPT = """
-NOTE: MathJax and the widget manager could not be fetched again; the earlier copy is used:
+NOTE: MathJax could not be fetched again; the earlier copy is used:
   {reason}
 """
 

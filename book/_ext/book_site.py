@@ -10,20 +10,17 @@ from sphinx.addnodes import pending_xref
 from sphinx.util import logging
 
 MATHJAX = "vendor/mathjax/tex-mml-chtml.js"
-# No crossorigin attribute: with one, a browser refuses scripts of a page opened from disk.
-WIDGETS = {"vendor/require.js": {}, "vendor/embed-amd.js": {}}
 API_PAGE = "book/api"
 API_NAME = re.compile(r"\btl\.([a-z_]+(?:\.[A-Za-z_]+)?)")  # tl.smoothgrad, tl.metrics.gini
 log = logging.getLogger(__name__)
 
 
 def serve_vendored(app, config):
-    """Take MathJax and the widget manager from the site where they were fetched, else a CDN."""
+    """Take MathJax from the site where it was fetched, else from a CDN."""
     if (Path(app.srcdir) / "_build/static/vendor").is_dir():
         config.mathjax_path = MATHJAX
-        config.nb_ipywidgets_js = WIDGETS
     else:
-        log.info("NOTE: no vendored MathJax and widget manager: the pages will need the internet")
+        log.info("NOTE: no vendored MathJax: the pages will need the internet")
 
 
 def switch_off_thebe(app, config):

@@ -1,7 +1,7 @@
 // What a page does beside showing text: a click enlarges a figure, and paper shows every answer.
 
 {
-  const figures = ".bd-article figure img, .bd-article .widget-html-content img";
+  const figures = ".bd-article figure img";
   const dialog = document.createElement("dialog");
   dialog.className = "enlarged";
   dialog.setAttribute("aria-label", "The figure, enlarged. Escape or a click closes it.");

@@ -1,0 +1,113 @@
+"""What the built pages need beside Jupyter Book: valid HTML and pictures that load quickly."""
+
+import io
+import re
+from functools import cache
+from html import escape
+from pathlib import Path
+
+from docutils import nodes
+from PIL import Image
+
+# sphinx-exercise gives all exercises of a page one id, and all solutions another.
+REPEATED_IDS = {"exercise-content", "solution-content"}
+SUMMARY = re.compile(r"<summary\b[^>]*>.*?</summary>", re.DOTALL)
+DATAFRAME = re.compile(r'<table [^>]*class="dataframe".*?</table>', re.DOTALL)
+SCOPED_STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
+PICTURE = re.compile(r'<img (?P<rest>[^>]*?src="[^"]*_images/(?P<name>[^"]+)"[^>]*)>')
+LARGE = 60_000  # bytes: a smaller picture is left as it is
+
+
+def repeat_no_id(app, doctree):
+    """Name the parts that sphinx-exercise gives one id after the exercise or solution they are in."""
+    for section in doctree.findall(nodes.section):
+        if REPEATED_IDS & {*section["ids"]}:
+            section["ids"] = [f"{section.parent['ids'][0]}-content"]
+
+
+def clean(app, pagename, templatename, context, doctree):
+    """Mend the HTML of a page."""
+    if doctree is None:
+        return
+    body = SUMMARY.sub(_spans, context["body"])
+    body = SCOPED_STYLE.sub("", body)
+    body = DATAFRAME.sub(_table, body)
+    files = {name: path for path, name in app.builder.images.items()}
+    seen = []
+    context["body"] = PICTURE.sub(lambda found: _picture(app, found, files, seen), body)
+
+
+def _spans(summary: re.Match) -> str:
+    """A summary may hold no paragraphs, and its own text says more than myst-nb's label."""
+    text = summary[0].replace(' aria-label="Toggle hidden content"', "")
+    return text.replace("<p ", "<span ").replace("<p>", "<span>").replace("</p>", "</span>")
+
+
+def _table(found: re.Match) -> str:
+    """In a pandas table, empty corners are no headers, and headers say what they head."""
+    head, body = found[0].split("</thead>", 1)
+    head = re.sub(r"<th\b[^>]*></th>", "<td></td>", head).replace("<th>", '<th scope="col">')
+    head = re.sub(r' (border="1"|style="text-align: right;")', "", head)
+    return head + "</thead>" + body.replace("<th>", '<th scope="row">')
+
+
+def _picture(app, found: re.Match, files: dict, seen: list) -> str:
+    """Give a picture its size, so that the page does not jump, and load it when it comes near."""
+    attributes = found["rest"].rstrip(" /")
+    path = Path(app.srcdir) / files.get(found["name"], "")
+    if path.suffix == ".png" and " width=" not in attributes and "style=" not in attributes:
+        width, height = _size(path)
+        attributes += f' width="{width}" height="{height}"'
+    if seen:  # the first picture is what a reader waits for
+        attributes += ' loading="lazy"'
+    seen.append(found["name"])
+    return f"<img {attributes}>"
+
+
+@cache
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def shrink_pictures(app, exception):
+    """Write the large figures of the site with 256 colours, a third of the bytes.
+
+    The colours are the picture's own, to one or two levels of 255 in the mean. What the notebooks
+    hold is not touched.
+    """
+    if exception is not None or app.builder.format != "html":
+        return
+    for path in (Path(app.outdir) / "_images").glob("*.png"):
+        if path.stat().st_size > LARGE and (small := _with_few_colours(path)):
+            path.write_bytes(small)
+
+
+def _with_few_colours(path: Path) -> bytes | None:
+    """The file with a palette, where that is smaller and loses no transparency."""
+    with Image.open(path) as picture:
+        alpha = picture.getchannel("A").getextrema() if "A" in picture.getbands() else (255, 255)
+        if picture.mode == "P" or alpha != (255, 255):
+            return None
+        written = io.BytesIO()
+        few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT)
+        few.save(written, "PNG", optimize=True)
+    return written.getvalue() if len(written.getvalue()) < path.stat().st_size else None
+
+
+def write_start(app, exception):
+    """Lead from the site's folder to the first page; Jupyter Book's own page is not valid HTML."""
+    if exception is None and app.builder.format == "html" and app.config.root_doc != "index":
+        target = escape(app.builder.get_target_uri(app.config.root_doc))
+        template = (Path(__file__).parent / "redirect.html").read_text("utf-8")
+        page = template.replace("${to_uri}", target)
+        (Path(app.outdir) / "index.html").write_text(page, "utf-8")
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("doctree-read", repeat_no_id)
+    app.connect("html-page-context", clean)
+    app.connect("build-finished", shrink_pictures)
+    app.connect("build-finished", write_start)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
