@@ -1,6 +1,6 @@
 """For a lecturer: homework sheets without solutions, and the key to them.
 
-    python tools/teacher.py [CHAPTER...]     such as 30-smoothgrad; all without a name
+    python -m tools.teacher [CHAPTER...]     such as 30-smoothgrad; all without a name
 
 Reads the built site and writes into _build/teacher, of which nothing goes into the site:
 
@@ -26,7 +26,6 @@ from markdownify import markdownify
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # also where it is not installed
 from tools.needed_cells import needed_cells
 
 ROOT = Path(__file__).parents[1]
