@@ -176,8 +176,8 @@ def key_html(chapter: Chapter, answers: list[str]) -> str:
 
 
 def exam_questions(name: str) -> list[str]:
-    """The exam questions of a chapter's teaching page, as HTML."""
-    page = SITE / f"book/teach/{name}.html"
+    """The exam questions of a chapter's teaching page, as HTML; none for a chapter without one."""
+    page = SITE / f"book/teach/{name[3:]}.html"  # without the chapter's number
     if not page.exists():
         return []
     soup = BeautifulSoup(page.read_text("utf-8"), "html.parser")
