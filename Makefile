@@ -10,7 +10,10 @@ NOTEBOOKS := $(PAGES:book/%.md=_build/notebooks/%.ipynb)
 CHECKED := $(PAGES:book/%.md=_build/nbval/%.passed)
 EXPECTED := $(wildcard tests/book/expected_outputs/*.json)
 BOOK_LIB := $(wildcard book/tutorial_book/*.py)
-BOOK := _config.yml _toc.yml $(BOOK_LIB) $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/tutorial_book/results/* book/tutorial_book/results/*/*)
+# What pages of your own read: they run again where it changes.
+OWN := $(wildcard book/photos/* book/weights/*)
+OWN_PAGES := $(shell grep -lsE "[\"'](photos|weights)/" $(PAGES))
+BOOK := _config.yml _toc.yml $(BOOK_LIB) $(OWN) $(wildcard book/teach/*.md) $(wildcard book/*.md book/*.bib book/_ext/*.py book/_static/* book/tutorial_book/results/* book/tutorial_book/results/*/*)
 
 # Tests and pages run in two processes, which share the processors.
 export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')
@@ -22,7 +25,7 @@ define step
 endef
 
 .DELETE_ON_ERROR:
-.PHONY: help book test check lint unit types mutants format outputs clean
+.PHONY: help book test check lint unit types mutants format outputs teacher figures chapter clean
 
 help:
 	@echo "make book      build the site (creates .venv first) and say where it is"
@@ -31,6 +34,9 @@ help:
 	@echo "make types     check the type hints of tutorial_lib/averaging"
 	@echo "make format    repair what the linter and formatter can repair"
 	@echo "make outputs   run the chapters and store the outputs that tests compare"
+	@echo "make teacher   homework sheets without solutions, and the key to them"
+	@echo "make figures   all figures in one zip (FORMATS='svg pdf' draws them again, 10 minutes)"
+	@echo "make chapter NAME=my-topic PHOTO=mine.jpg   a chapter of your own, to be filled"
 	@echo "make clean     remove everything built (.venv stays)"
 
 book:
@@ -92,6 +98,20 @@ $(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with
 _build/nbval/%.passed: _build/notebooks/%.ipynb _build/executed-with tests/book/nbval.ini
 	$(call step,nbval: every cell of $*,PYTHONPATH="$(CURDIR)/book" $(BIN)/pytest -c tests/book/nbval.ini $<,Where only stored outputs differ: make outputs)
 	@mkdir -p $(@D) && touch $@
+
+# The notebooks that nbval checks find the photographs beside them, too.
+$(OWN_PAGES:book/%.md=_build/nbval/%.passed): $(OWN:book/%=_build/notebooks/%)
+$(OWN:book/%=_build/notebooks/%): _build/notebooks/%: book/%
+	@mkdir -p $(@D) && cp $< $@
+
+teacher: $(SITE)
+	$(call step,homework sheets and the key,$(BIN)/python -m tools.teacher,The last line says why)
+
+figures: $(SITE)
+	$(call step,all figures,PYTHONPATH="$(CURDIR)/book" $(BIN)/python -m tools.figures $(FORMATS),The last line says why)
+
+chapter: .venv/installed
+	@$(BIN)/python -m tools.new_chapter "$(NAME)" $(if $(PHOTO),"$(PHOTO)")
 
 format: .venv/installed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -26,7 +26,9 @@ def make_targets() -> set[str]:
 def toc_pages() -> list[str]:
     """The pages of _toc.yml, such as book/10-taylor."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-    return [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    pages = [page for chapter in chapters for page in (chapter, *chapter.get("sections", ()))]
+    return [toc["root"], *(page["file"] for page in pages)]
 
 
 def chapters() -> list[Path]:

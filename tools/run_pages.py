@@ -2,9 +2,11 @@
 
     python tools/run_pages.py PAGE...
 
-A page whose code has been run since the cache was emptied is not run again.
+A page whose code has been run since the cache was emptied is not run again, unless a photograph of
+its own has changed.
 """
 
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +21,19 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 CACHE = Path(__file__).parents[1] / "_build/.jupyter_cache"
 AT_ONCE = 2  # kernels; each may take more than 1 GB
 TIMEOUT = 300  # seconds a cell, as in _config.yml
+OWN_FILE = re.compile(r"[\"']((?:photos|weights)/[^\"']+)")  # below the folder of the page
 
 
-def is_kept(cache, notebook) -> bool:
-    """Whether the cache has outputs of this code."""
+def is_kept(cache, page: Path, notebook) -> bool:
+    """Whether the cache has outputs of this code, younger than the photographs that it reads."""
     try:
-        return bool(cache.match_cache_notebook(notebook))
+        record = cache.match_cache_notebook(notebook)
     except KeyError:
         return False
+    ran = (Path(cache.path) / "executed" / record.hashkey / "base.ipynb").stat().st_mtime
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    files = [page.parent / name for name in OWN_FILE.findall(code)]
+    return all(not file.exists() or file.stat().st_mtime <= ran for file in files)
 
 
 def run(page: Path, notebook) -> float:
@@ -42,7 +49,7 @@ def main(pages: list[Path]) -> int:
     """Run the pages; return the number of those that failed."""
     cache, failed = get_cache(CACHE), 0
     notebooks = {page: myst_nb_reader_plugin(str(page)) for page in pages}
-    missing = {page: nb for page, nb in notebooks.items() if not is_kept(cache, nb)}
+    missing = {page: nb for page, nb in notebooks.items() if not is_kept(cache, page, nb)}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         runs = {page: pool.submit(run, page, notebook) for page, notebook in missing.items()}
         for i, (page, future) in enumerate(runs.items(), 1):

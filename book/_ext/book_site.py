@@ -67,7 +67,7 @@ def link_to_the_api(app, doctree):
     A page names functions of the package in its cells as tl.NAME; its last section gets a list.
     """
     page = app.env.docname
-    if page == API_PAGE:
+    if page == API_PAGE or API_PAGE not in app.env.found_docs:
         return
     documented = _documented(app.srcdir)
     for literal in list(doctree.findall(nodes.literal)):

@@ -1,0 +1,111 @@
+"""`make chapter` writes a page that passes, with a photograph and a network of one's own."""
+
+import os
+import shutil
+import time
+
+import pytest
+import torch
+from nbclient import NotebookClient
+from PIL import Image
+
+from tests.book import contract
+from tests.built import ROOT, python_blocks
+from tools import new_chapter, notebooks, run_pages
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/90-fast.md").write_text("# Fast\n")
+    shutil.copy(ROOT / "_toc.yml", tmp_path / "_toc.yml")
+    return tmp_path
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A photograph held upright: 40 wide and 60 high once it is turned."""
+    picture, exif = Image.new("RGB", (60, 40), "teal"), Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "mine.jpg", exif=exif)
+    return tmp_path / "mine.jpg"
+
+
+def test_the_page_keeps_the_contract_of_chapters(root, photo):
+    page = new_chapter.new_chapter(root, "my-topic", photo)
+    text = page.read_text("utf-8")
+    assert page.name == "95-my-topic.md"
+    assert contract.source_problems(text) == contract.cell_problems(text) == []
+    labels, checked = contract.labelled_equations(text), contract.checked_equations(text)
+    assert contract.equation_problems(labels, checked) == [] != labels
+    assert "NAME" not in text and "TITLE" not in text
+
+
+def test_the_photograph_is_upright_and_the_page_stands_behind_the_last_chapter(root, photo):
+    new_chapter.new_chapter(root, "my-topic", photo)
+    assert Image.open(root / "book/photos/my-topic.jpg").size == (40, 60)
+    lines = (root / "_toc.yml").read_text("utf-8").splitlines()
+    old = (ROOT / "_toc.yml").read_text("utf-8").splitlines()
+    assert [line for line in lines if line not in old] == ["      - file: book/95-my-topic"]
+    assert lines[lines.index("      - file: book/95-my-topic") - 1] == "      - file: book/90-fast"
+
+
+def test_a_second_page_gets_the_next_number(root):
+    first = new_chapter.new_chapter(root, "one")
+    assert first.name == "95-one.md"
+    assert new_chapter.new_chapter(root, "two").name == "96-two.md"
+
+
+@pytest.mark.parametrize(
+    ("name", "photo", "said"),
+    [
+        ("My topic", None, "NAME: 'My topic' given, expected small letters"),
+        ("", None, "NAME"),
+        ("fast", None, "NAME: 'fast' is taken by book/90-fast.md"),
+        ("new", "none.jpg", "PHOTO: there is no file none.jpg"),
+    ],
+)
+def test_a_wrong_name_or_photograph_says_what_to_write(root, name, photo, said):
+    before = sorted(root.rglob("*"))
+    with pytest.raises(SystemExit, match=said):
+        new_chapter.new_chapter(root, name, photo and root.joinpath(photo).relative_to(root))
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_the_page_runs_with_a_network_of_ones_own(root, monkeypatch):
+    """The lines of the page that says how take the place of the template's network."""
+    page = new_chapter.new_chapter(root, "my-topic")
+    (own,) = [b for b in python_blocks("book/teach/own-chapter.md") if "Classifier(" in b]
+    text = page.read_text("utf-8")
+    theirs = 'model = tl.load_model("efficientnet_lite0")\n'
+    assert theirs in text
+    page.write_text(text.replace(theirs, own), "utf-8")
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    (root / "book/weights").mkdir()
+    torch.save(resnet18(num_classes=2).state_dict(), root / "book/weights/mine.pt")
+    notebook = notebooks.read_page(page)
+    folder = {"metadata": {"path": root / "book"}}
+    NotebookClient(notebook, timeout=300, resources=folder).execute()
+    printed = [o.get("text", "") for c in notebook.cells for o in c.get("outputs", [])]
+    assert any("The network says: cat" in t or "The network says: dog" in t for t in printed)
+
+
+def test_a_photograph_that_changes_has_its_page_run_again(root, monkeypatch):
+    page = new_chapter.new_chapter(root, "my-topic")
+    page.write_text(
+        "---\nkernelspec: {display_name: Python 3, language: python, name: python3}\n---\n"
+        '# Page\n\n```{code-cell} ipython3\nopen("photos/my-topic.jpg", "rb").read(2)\n```\n'
+    )
+    monkeypatch.setattr(run_pages, "CACHE", root / "cache")
+    ran = []
+    monkeypatch.setattr(run_pages, "run", lambda page, notebook: ran.append(page) or 0.0)
+    for _ in range(2):
+        assert run_pages.main([page]) == 0
+    assert ran == [page], "a page whose photograph is as it was is not run again"
+    later = time.time() + 60
+    os.utime(root / "book/photos/my-topic.jpg", (later, later))
+    assert run_pages.main([page]) == 0
+    assert ran == [page, page]

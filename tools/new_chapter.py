@@ -1,0 +1,85 @@
+"""A new chapter that passes every test as it stands, to be filled with your own.
+
+    python -m tools.new_chapter NAME [PHOTO]      make chapter NAME=my-topic PHOTO=~/mine.jpg
+
+Writes book/95-NAME.md from tools/chapter_template.md, copies the photograph to
+book/photos/NAME.jpg (one of the package's where none is given), and adds a line to _toc.yml.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import tutorial_lib as tl
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = Path(__file__).with_name("chapter_template.md")
+NUMBERS = range(95, 100)  # behind the last chapter of the book
+NEXT = """Written:
+    {page}
+    {photo}
+    a line in _toc.yml (move it where the chapter shall stand: readers see numbers in that order)
+
+Next:
+    1. make book, and look at _build/html/book/{stem}.html
+    2. Put your text, your photograph and your network in, a part at a time. The page "A chapter of
+       your own" says how: _build/html/book/teach/own-chapter.html
+    3. {python} -m pytest tests/book -k "{stem} or label"    says what is still missing (seconds)
+    4. make test, at the end
+"""
+
+
+def new_chapter(root: Path, name: str, photo: Path | None = None) -> Path:
+    """Write the page, its photograph and its line in _toc.yml below `root`; return the page."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise SystemExit(
+            f"NAME: {name!r} given, expected small letters, digits and single hyphens, the first a "
+            "letter: make chapter NAME=my-topic"
+        )
+    taken = [p.name for p in (root / "book").glob("*.md") if p.stem[3:] == name or p.stem == name]
+    if taken:
+        raise SystemExit(f"NAME: {name!r} is taken by book/{taken[0]}; take another one")
+    if photo is not None and not photo.expanduser().is_file():
+        raise SystemExit(f"PHOTO: there is no file {photo}; give the path of a photograph")
+    used = {p.name[:2] for p in (root / "book").glob("[0-9][0-9]-*.md")}
+    number = next((n for n in NUMBERS if str(n) not in used), None)
+    if number is None:
+        raise SystemExit("NAME: book/95 to book/99 are all there; rename one of them to make room")
+    page = root / f"book/{number}-{name}.md"
+    title = name.replace("-", " ").capitalize()
+    text = TEMPLATE.read_text("utf-8").replace("NAME", name).replace("TITLE", title)
+    page.write_text(text, "utf-8")
+    _copy_photo(photo, root / f"book/photos/{name}.jpg")
+    _add_to_contents(root / "_toc.yml", f"book/{page.stem}")
+    return page
+
+
+def _copy_photo(photo: Path | None, to: Path) -> None:
+    """Write the photograph as a JPEG, upright, and no larger than a page needs."""
+    picture = tl.load_image("chelsea" if photo is None else str(photo.expanduser()))
+    picture.thumbnail((1600, 1600))
+    to.parent.mkdir(exist_ok=True)
+    picture.save(to, quality=90)
+
+
+def _add_to_contents(toc: Path, page: str) -> None:
+    """Add the page behind the last numbered chapter."""
+    lines = toc.read_text("utf-8").splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if re.search(r"file: book/\d\d-", line))
+    indent = lines[last].partition("-")[0]
+    lines.insert(last + 1, f"{indent}- file: {page}\n")
+    toc.write_text("".join(lines), "utf-8")
+
+
+def main(arguments: list[str]) -> None:
+    """The command line above."""
+    if not 1 <= len(arguments) <= 2 or not arguments[0]:
+        raise SystemExit("NAME: nothing given. Write: make chapter NAME=my-topic PHOTO=mine.jpg")
+    name, *photo = arguments
+    page = new_chapter(ROOT, name, Path(photo[0]) if photo else None)
+    where = dict(page=page.relative_to(ROOT), photo=f"book/photos/{name}.jpg", stem=page.stem)
+    print(NEXT.format(**where, python=Path(sys.executable).name))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
