@@ -49,6 +49,15 @@ def offer_notebook(app, pagename, templatename, context, doctree):
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 
 
+def offer_slides(app, pagename, templatename, context, doctree):
+    """Link the deck of the page, which `make slides` builds into the site, below its title."""
+    deck = Path(app.srcdir) / f"book/slides/{Path(pagename).name}.md"
+    if doctree is not None and pagename.startswith("book/") and deck.exists():
+        url = context["pathto"](f"slides/{deck.stem}.html", 1)
+        link = f'<p class="notebook-download"><a href="{url}">Slides of this chapter</a></p>'
+        context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
+
+
 def publish_notebooks(app, exception):
     """Copy the converted notebooks beside the page sources, once the site is written."""
     for page in app.env.found_docs if exception is None else ():
@@ -144,5 +153,6 @@ def setup(app):
     app.connect("doctree-read", fold_checks)
     app.connect("doctree-read", link_to_the_api)
     app.connect("html-page-context", offer_notebook)
+    app.connect("html-page-context", offer_slides)
     app.connect("build-finished", publish_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import questions
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -28,17 +29,17 @@ from myst_nb.core.read import myst_nb_reader_plugin
 from PIL import Image
 from sphinx.util.docutils import SphinxDirective
 
-import questions
-
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "_build/.jupyter_cache"
 EQUATION = re.compile(r"^\$\$\n(.*?)^\$\$ *\(([\w-]+)\)$", re.MULTILINE | re.DOTALL)
 QUESTION = re.compile(r"^(:{3,})\{question\} (.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+SUMMARY = re.compile(r"^## Summary\n.*?^(\|.*?)\n\n", re.MULTILINE | re.DOTALL)
 ROLE = re.compile(r"\{([\w:]+)\}`([^`]+)`")
-SIGNS = dict(
-    sigma="σ", varepsilon="ε", tau="τ", rho="ρ", Phi="Φ", beta="β", alpha="α", gamma="γ", **{"lambda": "λ"},
-    times="×", cdot="·", sqrt="√", le="≤", ge="≥", nabla="∇",
-)  # fmt: skip
+SIGNS = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "lambda": "λ", "rho": "ρ", "sigma": "σ", "tau": "τ",
+    "varepsilon": "ε", "Phi": "Φ", "nabla": "∇", "times": "×", "cdot": "·", "sqrt": "√",
+    "le": "≤", "ge": "≥", "approx": "≈", "partial": "∂",
+}  # fmt: skip
 
 
 class Chapter(NamedTuple):
@@ -74,7 +75,7 @@ def read_chapter(name: str) -> Chapter:
         equations={m[2]: (m[1].strip().rstrip(" ."), f"{number}.{i}") for i, m in tex},
         questions={m[2]: m[0] for m in QUESTION.finditer(source)},
         sliders=_sliders(notebook),
-        summary=source.partition("\n## Summary\n")[2].strip().partition("\n\n")[0],
+        summary=SUMMARY.search(source)[1],
     )
 
 
@@ -119,6 +120,7 @@ class Pull(SphinxDirective):
         "chapter": directives.unchanged,  # where it is not the deck's own
         "height": directives.nonnegative_int,  # of a picture, in the pixels of a slide of 720
         "crop": directives.unchanged,  # left, top, right, bottom in per cent, such as 0 66 90 100
+        "small": directives.flag,  # an equation that is too wide
         "steps": directives.flag,  # an equation line by line
         "lines": directives.unchanged,  # of an equation in steps, such as 1-3
         "frames": directives.unchanged,  # labels of the frames of a slider, with commas
@@ -210,7 +212,8 @@ class Pull(SphinxDirective):
 
     def _equation(self, tex: str, number: str) -> list[nodes.Node]:
         if "steps" not in self.options:
-            return [_math(rf"{tex} \tag{{{number}}}")]
+            tagged = _math(rf"{tex} \tag{{{number}}}")
+            return [nodes.container("", tagged, classes=["small"] * ("small" in self.options))]
         body = re.fullmatch(r"\\begin\{aligned\}(.*)\\end\{aligned\}", tex, re.DOTALL)
         if not body:
             raise self.error("pull: `steps` wants an equation of lines, \\begin{aligned}...")
