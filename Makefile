@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VENDOR := _build/static/vendor
 SITE := _build/html/.complete
+SLIDES := _build/html/slides/.complete
 PACKAGE := $(wildcard tutorial_lib/*.py tutorial_lib/*/*.py tutorial_lib/reproduce/configs/*.toml)
 PAGES := $(shell grep -ls '^kernelspec:' book/*.md)
 NOTEBOOKS := $(PAGES:book/%.md=_build/notebooks/%.ipynb)
@@ -25,10 +26,11 @@ define step
 endef
 
 .DELETE_ON_ERROR:
-.PHONY: help book test check lint unit types mutants format outputs teacher figures chapter clean
+.PHONY: help book slides test check lint unit types mutants format outputs teacher figures chapter clean
 
 help:
 	@echo "make book      build the site (creates .venv first) and say where it is"
+	@echo "make slides    build the decks of slides, into the site, and say where they are"
 	@echo "make test      lint, unit tests, the site in a browser, every chapter run and checked"
 	@echo "make mutants   plant mistakes in a copy of the package: a test must notice each"
 	@echo "make types     check the type hints of tutorial_lib/averaging"
@@ -40,17 +42,22 @@ help:
 	@echo "make clean     remove everything built (.venv stays)"
 
 book:
-	@$(MAKE) --no-print-directory $(SITE) || { echo; echo "make book FAILED: the line that says FAILED above names the step"; exit 1; }
+	@$(MAKE) --no-print-directory $(SLIDES) || { echo; echo "make book FAILED: the line that says FAILED above names the step"; exit 1; }
 	@echo; echo "The book is built. Open this file in a browser:"
 	@echo "    $(CURDIR)/_build/html/index.html"
 	@echo "or serve it, then open localhost:8000:"
 	@echo "    $(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html"
 
+slides:
+	@$(MAKE) --no-print-directory $(SLIDES) || { echo; echo "make slides FAILED: the line that says FAILED above names the step"; exit 1; }
+	@echo; echo "The slides are built. Open one of these files in a browser (S: speaker's notes, F: full screen):"
+	@for deck in index $(basename $(notdir $(wildcard book/slides/[0-9]*.md))); do echo "    $(CURDIR)/_build/html/slides/$$deck.html"; done
+
 test:
 	@$(MAKE) --no-print-directory check || { echo; echo "make test FAILED: the line that says FAILED above names the step"; exit 1; }
 	@echo; echo "make test passed: lint, unit tests, site, $(words $(PAGES)) pages run and checked"
 
-check: lint types $(SITE)
+check: lint types $(SLIDES)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory -j 2 $(CHECKED)
 
@@ -92,6 +99,12 @@ $(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with
 	@rm -rf _build/html _build/.doctrees
 	$(call step,running the chapters,$(BIN)/python tools/run_pages.py $(PAGES),The cell above failed)
 	$(call step,building the site,$(BIN)/jupyter-book build . -W -n --keep-going,Sphinx's warnings above are errors here)
+	@touch $@
+
+# A Sphinx project of its own, whose pictures come from the chapters' last run.
+$(SLIDES): $(SITE) $(wildcard book/slides/*.* book/slides/static/*)
+	@rm -rf _build/html/slides
+	$(call step,building the slides,$(BIN)/python -m sphinx -q -W --keep-going -E -b revealjs -d _build/.doctrees-slides book/slides _build/html/slides,Sphinx's warnings above are errors here)
 	@touch $@
 
 # Pages import tutorial_book from the folder book, and nbval runs them in another folder.

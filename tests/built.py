@@ -54,10 +54,11 @@ def redirects() -> dict[str, str]:
 
 
 def site_pages() -> list[Path]:
-    """Every HTML page that was built, old addresses aside; none without a finished site."""
+    """Every HTML page that was built, old addresses and slides aside; none without a site."""
     if not (SITE / ".complete").exists():
         return []
     pages = {p for p in SITE.rglob("*.html") if "_static" not in p.parts}
+    pages -= {*(SITE / "slides").glob("*.html")}
     return sorted(pages - {SITE / old for old in redirects()})
 
 

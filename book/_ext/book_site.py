@@ -31,6 +31,15 @@ def switch_off_thebe(app, config):
                 app.disconnect(listener.id)
 
 
+def offer_slides(app, pagename, templatename, context, doctree):
+    """Link the deck of the page, which `make slides` builds into the site, below its title."""
+    deck = Path(app.srcdir) / f"book/slides/{Path(pagename).name}.md"
+    if doctree is not None and pagename.startswith("book/") and deck.exists():
+        url = context["pathto"](f"slides/{deck.stem}.html", 1)
+        link = f'<p class="notebook-download"><a href="{url}">Slides of this chapter</a></p>'
+        context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
+
+
 def formulas_are_literal(app, what, name, obj, options, lines):
     """An indented block of a docstring, before its first section, is a formula: keep its form."""
     above, found = " ", []  # the last line that is not empty
@@ -111,4 +120,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", formulas_are_literal)
     app.connect("doctree-read", fold_checks)
     app.connect("doctree-read", link_to_the_api)
+    app.connect("html-page-context", offer_slides)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
