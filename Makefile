@@ -22,11 +22,14 @@ define step
 endef
 
 .DELETE_ON_ERROR:
-.PHONY: help book test check lint unit types mutants format outputs clean
+.SECONDARY: $(NOTEBOOKS)
+.PHONY: help book notebooks away test check lint unit types mutants format outputs clean
 
 help:
 	@echo "make book      build the site (creates .venv first) and say where it is"
 	@echo "make test      lint, unit tests, the site in a browser, every chapter run and checked"
+	@echo "make notebooks build the downloads alone, without the site, and say where they are"
+	@echo "make away      run every download in an empty folder, away from the repository"
 	@echo "make mutants   plant mistakes in a copy of the package: a test must notice each"
 	@echo "make types     check the type hints of tutorial_lib/averaging"
 	@echo "make format    repair what the linter and formatter can repair"
@@ -39,6 +42,15 @@ book:
 	@echo "    $(CURDIR)/_build/html/index.html"
 	@echo "or serve it, then open localhost:8000:"
 	@echo "    $(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html"
+
+notebooks: .venv/installed _build/executed-with
+	$(call step,running the chapters,$(BIN)/python tools/run_pages.py $(PAGES),The cell above failed)
+	$(call step,making the notebooks,$(BIN)/jupyter-book build . -W -n --keep-going --builder custom --custom-builder downloads,Sphinx's warnings above are errors here)
+	@echo; echo "The notebooks and the wheel that they need are here:"; echo "    $(CURDIR)/_build/downloads"
+
+# Slow, so it is no part of `make test`, which runs two of them.
+away: notebooks
+	$(call step,every notebook away from the repository,$(BIN)/python tools/run_away.py _build/downloads,The notebooks above failed)
 
 test:
 	@$(MAKE) --no-print-directory check || { echo; echo "make test FAILED: the line that says FAILED above names the step"; exit 1; }
@@ -82,7 +94,7 @@ $(VENDOR): web/package.json web/package-lock.json web/fetch.py | .venv/installed
 _build/notebooks/%.ipynb: book/%.md tools/notebooks.py $(EXPECTED) | .venv/installed
 	@$(BIN)/python tools/notebooks.py convert $< $@
 
-$(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with
+$(SITE): $(BOOK) $(VENDOR) _build/executed-with
 	@rm -rf _build/html _build/.doctrees
 	$(call step,running the chapters,$(BIN)/python tools/run_pages.py $(PAGES),The cell above failed)
 	$(call step,building the site,$(BIN)/jupyter-book build . -W -n --keep-going,Sphinx's warnings above are errors here)
