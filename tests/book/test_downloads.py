@@ -1,5 +1,6 @@
 """The notebooks that the site offers stand alone: they read well, and run anywhere."""
 
+import ast
 import builtins
 import importlib.util
 import re
@@ -161,6 +162,32 @@ def test_solutions_and_the_code_of_figures_are_folded(name, notebook, page):
         assert markdown(notebook).count("<details>") == markdown(notebook).count("</details>")
         begun = r"<summary><b>Solution</b></summary>|^\*Solution: in the folded cell below"
         assert len(re.findall(begun, markdown(notebook), re.M)) == text.count("{solution-start}")
+
+
+NAMING = ast.arg, ast.FunctionDef, ast.ClassDef, ast.ExceptHandler
+
+
+def names(source: str, context: type) -> set[str]:
+    """The names that code reads (ast.Load), or writes (ast.Store), imports and definitions too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, context):
+            found.add(node.id)
+        elif context is ast.Store and isinstance(node, ast.alias):
+            found.add((node.asname or node.name).partition(".")[0])
+        elif context is ast.Store and isinstance(node, NAMING):
+            found.add(node.arg if isinstance(node, ast.arg) else node.name)
+    return found
+
+
+def test_a_twin_needs_no_name_that_a_solution_defined(name, notebook, page):
+    if not is_twin(name):
+        return
+    kept = [c.source for c in code(notebook)[1:]]
+    cut = [c.source for c in cells(page) if c.cell_type == "code" and c.source not in kept]
+    defined = {n for source in kept for n in names(source, ast.Store)}
+    only_there = {n for source in cut for n in names(source, ast.Store)} - defined
+    assert {n for source in kept for n in names(source, ast.Load)} & only_there == set()
 
 
 def test_nothing_leads_out_of_a_book_without_address(notebook):
