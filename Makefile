@@ -27,11 +27,15 @@ endef
 
 .DELETE_ON_ERROR:
 .PHONY: help book slides test check lint unit types mutants format outputs teacher figures chapter clean
+.SECONDARY: $(NOTEBOOKS)
+.PHONY: help book notebooks away test check lint unit types mutants format outputs clean
 
 help:
 	@echo "make book      build the site (creates .venv first) and say where it is"
 	@echo "make slides    build the decks of slides, into the site, and say where they are"
 	@echo "make test      lint, unit tests, the site in a browser, every chapter run and checked"
+	@echo "make notebooks build the downloads alone, without the site, and say where they are"
+	@echo "make away      run every download in an empty folder, away from the repository"
 	@echo "make mutants   plant mistakes in a copy of the package: a test must notice each"
 	@echo "make types     check the type hints of tutorial_lib/averaging"
 	@echo "make format    repair what the linter and formatter can repair"
@@ -52,6 +56,14 @@ slides:
 	@$(MAKE) --no-print-directory $(SLIDES) || { echo; echo "make slides FAILED: the line that says FAILED above names the step"; exit 1; }
 	@echo; echo "The slides are built. Open one of these files in a browser (S: speaker's notes, F: full screen):"
 	@for deck in index $(basename $(notdir $(wildcard book/slides/[0-9]*.md))); do echo "    $(CURDIR)/_build/html/slides/$$deck.html"; done
+notebooks: .venv/installed _build/executed-with
+	$(call step,running the chapters,$(BIN)/python tools/run_pages.py $(PAGES),The cell above failed)
+	$(call step,making the notebooks,$(BIN)/jupyter-book build . -W -n --keep-going --builder custom --custom-builder downloads,Sphinx's warnings above are errors here)
+	@echo; echo "The notebooks and the wheel that they need are here:"; echo "    $(CURDIR)/_build/downloads"
+
+# Slow, so it is no part of `make test`, which runs two of them.
+away: notebooks
+	$(call step,every notebook away from the repository,$(BIN)/python tools/run_away.py _build/downloads,The notebooks above failed)
 
 test:
 	@$(MAKE) --no-print-directory check || { echo; echo "make test FAILED: the line that says FAILED above names the step"; exit 1; }
@@ -95,7 +107,7 @@ $(VENDOR): web/package.json web/package-lock.json web/fetch.py | .venv/installed
 _build/notebooks/%.ipynb: book/%.md tools/notebooks.py $(EXPECTED) | .venv/installed
 	@$(BIN)/python tools/notebooks.py convert $< $@
 
-$(SITE): $(BOOK) $(NOTEBOOKS) $(VENDOR) _build/executed-with
+$(SITE): $(BOOK) $(VENDOR) _build/executed-with
 	@rm -rf _build/html _build/.doctrees
 	$(call step,running the chapters,$(BIN)/python tools/run_pages.py $(PAGES),The cell above failed)
 	$(call step,building the site,$(BIN)/jupyter-book build . -W -n --keep-going,Sphinx's warnings above are errors here)

@@ -1,4 +1,4 @@
-"""From the book's pages (MyST Markdown) to notebooks that nbval checks and readers download.
+"""From the book's pages (MyST Markdown) to the notebooks that nbval checks.
 
     python tools/notebooks.py convert PAGE NOTEBOOK   one page to one notebook
     python tools/notebooks.py outputs PAGE...         run pages, store their checked outputs

@@ -182,10 +182,14 @@ def lighten(cell) -> None:
 
 
 def _few_colours(data: str) -> str:
-    """The picture again, if it gets smaller."""
+    """The picture again, if it has more colours and gets smaller."""
     drawn = io.BytesIO()
-    picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-    picture.quantize(256, Image.Quantize.FASTOCTREE).save(drawn, "PNG", optimize=True)
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    if picture.mode == "P":
+        return data
+    picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(
+        drawn, "PNG", optimize=True
+    )
     small = base64.b64encode(drawn.getvalue()).decode()
     return min(data, small, key=len)
 
