@@ -31,7 +31,7 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "_build/.jupyter_cache"
-EQUATION = re.compile(r"^\$\$\n(.*?)^\$\$ *\(([\w-]+)\)$", re.MULTILINE | re.DOTALL)
+EQUATION = re.compile(r"^\$\$\n((?:(?!^\$\$).)*)^\$\$ *\(([\w-]+)\)$", re.MULTILINE | re.DOTALL)
 QUESTION = re.compile(r"^(:{3,})\{question\} (.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 SUMMARY = re.compile(r"^## Summary\n.*?^(\|.*?)\n\n", re.MULTILINE | re.DOTALL)
 ROLE = re.compile(r"\{([\w:]+)\}`([^`]+)`")
@@ -201,7 +201,7 @@ class Pull(SphinxDirective):
             if missing := [label for label in wanted if label not in known]:
                 raise self.error(f"pull: slider {name} has no {missing}; it has {[*known]}")
             frames = [known[label] for label in wanted]
-        self.options.setdefault("height", 480)
+        self.options.setdefault("height", 520)
         parts = []
         for i, (label, png, alt) in enumerate(frames):
             says = f"<p>{html.escape(name)}: <b>{html.escape(label)}</b></p>"

@@ -38,7 +38,8 @@ def test_each_slide_has_notes(deck):
 
 def test_a_deck_has_all_that_a_lecture_needs(deck):
     pulled = re.findall(r"^:::\{pull\} (\S+)", deck.read_text("utf-8"), re.MULTILINE)
-    assert pulled.count("question") >= 2, "questions to vote on and to discuss"
+    assert pulled.count("question") >= 2, "questions to vote on"
+    assert "\n## Discuss" in deck.read_text("utf-8"), "nothing to discuss"
     for kind in ("fig-", "eq-", "slider", "summary"):
         assert any(label.startswith(kind) for label in pulled), f"nothing pulled of {kind}"
 
