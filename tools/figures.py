@@ -8,7 +8,6 @@ its name in the book, such as fig-sg-hook.
 """
 
 import base64
-import html
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +83,7 @@ def write(files: dict[str, bytes], lines: list[str]) -> None:
     with zipfile.ZipFile(ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(files.items()):
             archive.writestr(f"figures/{Path(name).suffix[1:]}/{name}", data)
-        text = "\n\n".join(html.unescape(line) for line in lines)
+        text = "\n\n".join(lines)
         archive.writestr("figures/captions.txt", text + "\n")
         archive.writestr("figures/LICENSE.txt", (ROOT / "LICENSE-TEXT").read_text("utf-8"))
 

@@ -65,9 +65,9 @@ class Chapter:
         if not page.exists():
             raise SystemExit(f"{page} is not there: run `make book`, and look at the name {name!r}")
         self.soup = BeautifulSoup(page.read_text("utf-8"), "html.parser")
+        _inline_images(self.soup, page.parent)
         self.title = _heading(self.soup.find("h1"))
         self.exercises = [Exercise(box, self.soup) for box in self.soup.select("div.exercise")]
-        _inline_images(self.soup, page.parent)
 
 
 class Exercise:
@@ -166,10 +166,12 @@ def key_html(chapter: Chapter, answers: list[str]) -> str:
     for exercise in chapter.exercises:
         parts.append(f"<h2>{html.escape(exercise.title)}</h2>\n{exercise.text}")
         parts.append(str(exercise.solution or "<p>(no solution)</p>"))
-    if answers:
-        parts.append("<h2>Exam questions</h2>")
-    questions = zip(exam_questions(chapter.name), answers, strict=True)
-    for i, (question, answer) in enumerate(questions, 1):
+    questions = exam_questions(chapter.name)
+    if questions and len(questions) != len(answers):
+        counts = f"{len(questions)} exam questions, and {len(answers)} answers in {ANSWERS.name}"
+        raise SystemExit(f"{chapter.name}: {counts}: write an answer for each")
+    parts += ["<h2>Exam questions</h2>"] if questions else []
+    for i, (question, answer) in enumerate(zip(questions, answers, strict=False), 1):
         parts.append(f"<h3>Question {i}</h3>\n{question}")
         parts.append(f'<div class="solution">{_render(answer)}</div>')
     return _page(f"Key: {chapter.title}", "\n".join(parts))

@@ -44,11 +44,16 @@ def labels_of(page: str) -> dict[str, Place]:
 
 def find_pages_left_out(app, env, docnames):
     """Before pages are read: collect what pages beside _toc.yml have, and drop old addresses."""
-    folder = Path(app.srcdir)
-    sources = {p.relative_to(folder).with_suffix("").as_posix(): p for p in folder.glob("book/**/*.md")}
-    out = {name: sources[name].read_text("utf-8") for name in sources.keys() - env.found_docs}
-    app.left_out_pages = {name: found[1] for name in out if (found := TITLE.search(out[name]))}
-    app.left_out_labels = {label: place for page in out.values() for label, place in labels_of(page).items()}
+    folder, out = Path(app.srcdir), {}
+    for path in folder.glob("book/**/*.md"):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name not in env.found_docs:
+            out[name] = path.read_text("utf-8")
+    titles = {name: TITLE.search(page) for name, page in out.items()}
+    app.left_out_pages = {name: found[1] for name, found in titles.items() if found}
+    app.left_out_labels = {}
+    for page in out.values():
+        app.left_out_labels |= labels_of(page)
     there = getattr(app.config, "redirects", {})
     for old, new in list(there.items()):
         if docname_join(old, new.removesuffix(".html")) in app.left_out_pages:
