@@ -19,8 +19,10 @@ def python_blocks(page: str) -> list[str]:
 
 
 def make_targets() -> set[str]:
-    """The targets that the Makefile names at the start of a line."""
-    return set(re.findall(r"^([\w./]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    """The targets of the Makefile: the commands, and what a file's rule names."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    (commands,) = re.findall(r"^COMMANDS := (.*)$", makefile, re.MULTILINE)
+    return {*commands.split(), *re.findall(r"^(\.?[a-z][\w./]+):", makefile, re.MULTILINE)}
 
 
 def toc_pages() -> list[str]:

@@ -17,12 +17,12 @@ import yaml
 
 import tutorial_lib as tl
 from tests.built import ROOT
+from tools import build
 from tutorial_lib import reproduce
 
 PROJECT_TEXT = (ROOT / "pyproject.toml").read_text("utf-8")
 PROJECT = tomllib.loads(PROJECT_TEXT)["project"]
 PACKAGE = sorted((ROOT / "tutorial_lib").rglob("*.py"))
-MAKEFILE = (ROOT / "Makefile").read_text("utf-8").replace("$(,)", ",")
 MAKERS = metadata.packages_distributions()
 # What only some functions need: import tutorial_lib leaves them alone.
 HEAVY = "timm torchvision pandas mlxtend ipywidgets skimage scipy matplotlib IPython".split()
@@ -103,8 +103,7 @@ def extras_asked(path: Path) -> list[tuple[str, str]]:
 def test_conda_installs_what_make_installs():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
     (pip,) = (entry["pip"] for entry in conda if isinstance(entry, dict))
-    (made,) = re.findall(r"pip install .*?-e '(.*?)'", MAKEFILE)
-    assert pip == [f"-e {made}"] == ["-e .[book,test]"]
+    assert pip == [f"-e {build.EXTRAS}"] == ["-e .[book,test]"]
     assert f"python{PROJECT['requires-python']}" in conda
 
 

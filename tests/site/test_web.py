@@ -46,6 +46,22 @@ def test_a_failed_fetch_keeps_the_copy_that_works(unreachable, tmp_path, capsys)
     assert (folder / "require.js").read_text() == "kept"
 
 
+@pytest.mark.parametrize("node", ["node.exe", "bin/node"])  # of Windows, of Linux and macOS
+def test_node_is_found_in_the_wheels_of_all_systems(tmp_path, node):
+    npm = tmp_path / "lib/node_modules/npm/bin/npm-cli.js"
+    for file in (tmp_path / node, npm):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert load("web/fetch.py").npm_of_wheel(tmp_path) == [str(tmp_path / node), str(npm)]
+
+
+def test_a_wheel_without_npm_is_a_failed_fetch(tmp_path, monkeypatch, capsys):
+    fetch = load("web/fetch.py")
+    monkeypatch.setattr(fetch, "npm", lambda: fetch.npm_of_wheel(tmp_path))
+    fetch.main(tmp_path / "static/vendor")
+    assert "brought no node and npm" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("fetched", [True, False])
 def test_the_pages_load_the_fetched_files_or_else_a_cdn(tmp_path, fetched):
     site = load("book/_ext/book_site.py")

@@ -1,0 +1,199 @@
+"""tools/build.py: what runs again and what does not, and where things lie on other machines."""
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.built import ROOT, make_targets
+from tools import build
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A small repository; `ran` has the names of the programs that the steps start there."""
+    texts = {
+        "pyproject.toml": "",
+        "_config.yml": "",
+        "_toc.yml": "",
+        "book/10-one.md": "---\nkernelspec:\n---\n",
+        "book/20-two.md": "---\nkernelspec:\n---\n",
+        "book/plain.md": "no cells\n",
+        "book/_static/custom.css": "",
+        "tutorial_lib/engine.py": "",
+        "tools/notebooks.py": "",
+        "tools/pdf.py": "",
+        "tests/book/nbval.ini": "",
+        "web/package.json": "",
+    }
+    for name, text in texts.items():
+        build.touch(tmp_path / name, text)
+    ran, fails = [], set()
+
+    def run(command, env=None):
+        name = Path(command[0]).name
+        known = [c for c in command[1:] if c.endswith(".py") or c in ("venv", "pip", "tools.pdf")]
+        what = Path(known[0]).name if known and name == "python" else name
+        ran.append(what)
+        makes = {"venv": build.python(), "fetch.py": str(build.VENDOR / "require.js")}
+        if "convert" in command:
+            makes["notebooks.py"] = command[-1]
+        if what in makes:
+            build.touch(Path(makes[what]))
+            os.utime(Path(makes[what]).parent)  # a folder that is made anew is new
+        return SimpleNamespace(returncode=int(what in fails))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "COMMAND", "make")
+    monkeypatch.setattr(build.subprocess, "run", run)
+    return SimpleNamespace(ran=ran, fails=fails)
+
+
+def again(copy, *commands: str, changed: str = "") -> list[str]:
+    """What these commands start, a hundred seconds later and after a file has changed."""
+    copy.ran.clear()
+    for path in [Path(), *Path().rglob("*")]:
+        before = path.stat().st_mtime - 100
+        os.utime(path, (before, before))
+    if changed:
+        between = time.time() - 50
+        os.utime(changed, (between, between))
+    assert build.main(*commands) == 0
+    return [*copy.ran]
+
+
+SITE = ["run_pages.py", "jupyter-book"]
+
+
+def test_a_step_runs_again_only_where_something_that_it_reads_has_changed(copy):
+    convert = ["notebooks.py", "notebooks.py"]
+    assert again(copy, "book") == ["venv", "pip", "python", "fetch.py", *convert, *SITE]
+    assert again(copy, "book") == []
+    assert again(copy, "book", changed="book/10-one.md") == ["notebooks.py", *SITE]
+    assert again(copy, "book", changed="book/plain.md") == SITE
+    assert again(copy, "book", changed="book/_static/custom.css") == SITE
+    assert again(copy, "book", changed="web/package.json") == ["fetch.py", *SITE]
+    build.touch(Path("_build/.jupyter_cache/global.db"))
+    assert again(copy, "book", changed="_toc.yml") == SITE
+    assert Path("_build/.jupyter_cache").exists()
+    assert again(copy, "book", changed="tutorial_lib/engine.py") == SITE
+    assert not Path("_build/.jupyter_cache").exists(), "outputs of old code stay in the book"
+    assert again(copy, "book", changed="pyproject.toml") == ["pip", "python", *SITE]
+
+
+def test_the_tests_run_each_time_and_the_pages_that_have_changed(copy):
+    always = ["ruff", "ruff", "mypy"]
+    first = again(copy, "test")
+    assert first.count("pytest") == 3 and first.index("jupyter-book") < first.index("pytest")
+    assert again(copy, "test") == [*always, "pytest"]
+    changed = again(copy, "test", changed="book/20-two.md")
+    assert changed == [*always, "notebooks.py", *SITE, "pytest", "pytest"]
+
+
+def test_the_files_on_paper_are_made_again_with_the_site(copy):
+    assert again(copy, "pdf")[-3:] == [*SITE, "tools.pdf"]
+    assert again(copy, "pdf") == []
+    assert again(copy, "pdf", changed="tools/pdf.py") == ["tools.pdf"]
+    assert again(copy, "pdf", changed="book/plain.md") == [*SITE, "tools.pdf"]
+
+
+def test_a_step_that_fails_is_named_with_what_helps_and_is_not_taken_for_done(copy, capsys):
+    copy.fails.add("jupyter-book")
+    assert build.main("book") == 1
+    said = capsys.readouterr().out
+    assert "== building the site" in said
+    assert "FAILED: building the site. Sphinx's warnings above are errors here" in said
+    assert said.endswith("make book FAILED: the line that says FAILED above names the step\n")
+    copy.fails.clear()
+    assert again(copy, "book") == SITE
+    copy.fails.add("pytest")
+    build.touch(Path("_build/nbval/10-one.passed"))
+    assert build.main("test") == 1 and "FAILED: unit" in capsys.readouterr().out
+
+
+def test_a_program_that_is_not_there_fails_like_one_that_fails(capsys):
+    with pytest.raises(build.Failed):
+        build.step("a step", ["no-such-program"], hint="Install it")
+    assert "FAILED: a step. Install it" in capsys.readouterr().out
+
+
+def test_windows_and_conda_keep_their_programs_elsewhere(monkeypatch):
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    assert Path(build.python(windows=False)) == Path(".venv/bin/python")
+    assert Path(build.python(windows=True)) == Path(".venv/Scripts/python.exe")
+    assert Path(build.tool("ruff", windows=False)) == Path(".venv/bin/ruff")
+    assert Path(build.tool("ruff", windows=True)) == Path(".venv/Scripts/ruff.exe")
+    monkeypatch.setenv("CONDA_PREFIX", "envs/book")
+    monkeypatch.setenv("CONDA_DEFAULT_ENV", "book")
+    assert Path(build.python(windows=False)) == Path("envs/book/bin/python")
+    assert Path(build.python(windows=True)) == Path("envs/book/python.exe")
+    assert Path(build.tool("ruff", windows=True)) == Path("envs/book/Scripts/ruff.exe")
+    monkeypatch.setenv("CONDA_DEFAULT_ENV", "base")
+    assert Path(build.python(windows=True)) == Path(".venv/Scripts/python.exe")
+
+
+def test_an_active_conda_environment_is_used_and_belongs_to_one_checkout(
+    copy, monkeypatch, tmp_path_factory
+):
+    folder = tmp_path_factory.mktemp("conda")
+    monkeypatch.setenv("CONDA_PREFIX", str(folder))
+    monkeypatch.setenv("CONDA_DEFAULT_ENV", "averaging-gradients")
+    assert again(copy, "install") == ["pip", "python"]
+    assert not Path(".venv").exists() and [*folder.iterdir()]
+    assert again(copy, "install") == []
+    (folder / "averaging-gradients-installed").write_text("another folder")
+    assert again(copy, "install") == ["pip", "python"], "another checkout's package is used"
+
+
+def test_make_and_the_program_have_the_same_commands(capsys):
+    named = {command.__name__ for command in build.COMMANDS}
+    assert make_targets() - {".venv/installed"} == named | {"help"}
+    assert build.main() == 0
+    listed = capsys.readouterr().out
+    assert all(f" {name} " in listed for name in named), listed
+
+
+def test_a_command_that_does_not_exist_is_named_with_those_that_do(capsys):
+    assert build.main("boook") == 2
+    assert "'boook'" in capsys.readouterr().out
+
+
+def test_values_for_a_command_are_given_as_to_make(copy, monkeypatch):
+    seen = []
+    monkeypatch.setattr(build, "COMMANDS", [named := lambda: seen.append(os.environ["NAME"])])
+    named.__name__ = "chapter"
+    monkeypatch.setenv("NAME", "before")
+    assert build.main("chapter", "NAME=12-mine") == 0 and seen == ["12-mine"]
+
+
+def test_the_program_needs_only_the_standard_library_and_an_old_python_can_read_it():
+    tree = ast.parse((ROOT / "tools/build.py").read_text("utf-8"), feature_version=(3, 8))
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = {n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_no_test_imports_at_the_top_what_windows_does_not_have():
+    absent = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "syslog"}
+    folders = ("tests", "tools", "tutorial_lib", "benchmarks", "web", "book")
+    for path in [p for folder in folders for p in (ROOT / folder).rglob("*.py")]:
+        tops = ast.parse(
+            path.read_text("utf-8")
+        ).body  # what stands in try or def is not at the top
+        names = {a.name for n in tops if isinstance(n, ast.Import) for a in n.names}
+        names |= {n.module for n in tops if isinstance(n, ast.ImportFrom)}
+        assert not names & absent, path.relative_to(ROOT)
+
+
+def test_the_program_starts_without_an_environment():
+    command = [sys.executable, "-S", "-E", str(ROOT / "tools/build.py")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "book" in run.stdout and "Build the site" in run.stdout
