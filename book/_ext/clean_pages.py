@@ -14,6 +14,8 @@ REPEATED_IDS = {"exercise-content", "solution-content"}
 SUMMARY = re.compile(r"<summary\b[^>]*>.*?</summary>", re.DOTALL)
 DATAFRAME = re.compile(r'<table [^>]*class="dataframe".*?</table>', re.DOTALL)
 SCOPED_STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
+# docutils writes roles for citations that do not fit together, one of them withdrawn by ARIA.
+OLD_ROLE = re.compile(r' role="(?:list"(?= class="citation-list")|doc-biblioentry")')
 PICTURE = re.compile(r'<img (?P<rest>[^>]*?src="[^"]*_images/(?P<name>[^"]+)"[^>]*)>')
 LARGE = 60_000  # bytes: a smaller picture is left as it is
 
@@ -32,6 +34,7 @@ def clean(app, pagename, templatename, context, doctree):
     body = SUMMARY.sub(_spans, context["body"])
     body = SCOPED_STYLE.sub("", body)
     body = DATAFRAME.sub(_table, body)
+    body = OLD_ROLE.sub("", body)
     files = {name: path for path, name in app.builder.images.items()}
     seen = []
     context["body"] = PICTURE.sub(lambda found: _picture(app, found, files, seen), body)
