@@ -21,7 +21,7 @@ LARGE = 60_000  # bytes: a smaller picture is left as it is
 
 
 def repeat_no_id(app, doctree):
-    """Name the parts that sphinx-exercise gives one id after the exercise or solution they are in."""
+    """Name the parts that sphinx-exercise gives one id after the exercise that they are in."""
     for section in doctree.findall(nodes.section):
         if REPEATED_IDS & {*section["ids"]}:
             section["ids"] = [f"{section.parent['ids'][0]}-content"]

@@ -31,7 +31,8 @@ KEEP_ONE_OF_A_KIND = r"""() => {
 }"""
 SET_THEME = "theme => { document.documentElement.dataset.theme = theme; }"
 RUN = """async rules => {
-    const options = {resultTypes: ['violations'], preload: false, ...(rules ? {runOnly: rules} : {})};
+    const options = {resultTypes: ['violations'], preload: false};
+    if (rules) options.runOnly = rules;
     const found = await axe.run(document, options);
     return found.violations.filter(v => ['serious', 'critical'].includes(v.impact))
         .flatMap(v => v.nodes.map(n => [v.id, n.html.slice(0, 300) + ' ' + n.failureSummary]));
