@@ -107,7 +107,7 @@ def first_sentences(doctree) -> str:
 
 
 def write_files(app, exception):
-    """Write what a host reads: .nojekyll, robots.txt, 404.html, and the sitemap of a known address."""
+    """Write what a host reads: .nojekyll, robots.txt, 404.html and, with an address, a sitemap."""
     if exception is not None or app.builder.format != "html":
         return
     folder, base = Path(app.outdir), app.config.html_baseurl
