@@ -56,12 +56,13 @@ def redirects() -> dict[str, str]:
 
 
 def site_pages() -> list[Path]:
-    """Every HTML page that was built, old addresses and slides aside; none without a site."""
+    """Every page of the book that was built, without slides and those that only lead elsewhere;
+    none where the site is not finished."""
     if not (SITE / ".complete").exists():
         return []
     pages = {p for p in SITE.rglob("*.html") if "_static" not in p.parts}
     pages -= {*(SITE / "slides").glob("*.html")}
-    return sorted(pages - {SITE / old for old in redirects()})
+    return sorted(pages - {SITE / name for name in [*redirects(), "index.html", "404.html"]})
 
 
 def built_html(page: str) -> str:

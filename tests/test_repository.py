@@ -11,6 +11,7 @@ import yaml
 
 import tutorial_lib as tl
 from tests.built import ROOT, make_targets, python_blocks
+from tools import addresses
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -39,7 +40,7 @@ def workflow(request) -> dict:
 
 
 def test_each_workflow_is_there():
-    assert {path.stem for path in WORKFLOWS} == {"test", "book", "nightly"}
+    assert {path.stem for path in WORKFLOWS} == {"test", "book", "nightly", "pages"}
 
 
 def test_a_workflow_may_only_read_and_ends_by_itself(workflow):
@@ -47,7 +48,8 @@ def test_a_workflow_may_only_read_and_ends_by_itself(workflow):
     assert "group" in workflow["concurrency"]
     for name, job in workflow["jobs"].items():
         assert "timeout-minutes" in job, name
-        assert "permissions" not in job, name
+        # One job writes: it pushes the built site to its branch.
+        assert job.get("permissions") == ({"contents": "write"} if name == "pages" else None)
 
 
 def test_an_action_is_pinned_by_its_major_version(workflow):
@@ -121,6 +123,34 @@ def test_the_citation_is_valid_and_of_this_version():
     (author,) = (entry["name"] for entry in citation["authors"])
     holder = f"Copyright (c) {book['year']} {author[0].lower()}{author[1:]}"
     assert holder in (ROOT / "LICENSE").read_text("utf-8")
+
+
+def test_the_addresses_are_those_of_the_configuration(capsys):
+    assert addresses.main(check=True) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("both", [("", ""), ("https://github.com/o/n", "https://o.github.io/n/")])
+def test_the_addresses_are_written_once_and_taken_away_again(both):
+    cff, toml = ((ROOT / n).read_text("utf-8") for n in ("CITATION.cff", "pyproject.toml"))
+    for _ in range(2):
+        cff, toml = addresses.citation(cff, *both), addresses.project(toml, *both)
+    repository, site = (address or None for address in both)
+    loaded = yaml.safe_load(cff)
+    assert (loaded.get("repository-code"), loaded.get("url")) == (repository, site)
+    urls = tomllib.loads(toml)["project"].get("urls", {})
+    assert (urls.get("Repository"), urls.get("Documentation")) == (repository, site)
+    assert addresses.citation(cff, "", "") == addresses.citation(
+        (ROOT / "CITATION.cff").read_text("utf-8"), "", ""
+    )
+
+
+def test_built_notebooks_under_docs_are_not_ignored():
+    """`cp -r _build/html docs; git add docs` is one way to GitHub Pages."""
+    names = ["docs/_sources/book/page.ipynb", "docs/_static/x.css", "book/page.ipynb", "_build/x"]
+    run = subprocess.run(
+        ["git", "check-ignore", "--no-index", *names], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.stdout.split() == ["book/page.ipynb", "_build/x"]
 
 
 def test_the_package_knows_its_version():

@@ -107,11 +107,14 @@ def first_sentences(doctree) -> str:
 
 
 def write_files(app, exception):
-    """Write what a host reads: .nojekyll, robots.txt and, with an address, the sitemap."""
+    """Write what a host reads: .nojekyll, robots.txt, 404.html and, with an address, a sitemap."""
     if exception is not None or app.builder.format != "html":
         return
     folder, base = Path(app.outdir), app.config.html_baseurl
     (folder / ".nojekyll").touch()  # else GitHub leaves out folders that begin with _
+    start = base + app.builder.get_target_uri(app.config.root_doc)
+    not_found = (Path(__file__).parent / "404.html").read_text("utf-8")
+    (folder / "404.html").write_text(not_found.replace("${start}", escape(start)), "utf-8")
     robots = "User-agent: *\nDisallow:\n"
     if base:
         pages = sorted(app.builder.get_target_uri(page) for page in app.env.found_docs)

@@ -14,12 +14,14 @@ REPEATED_IDS = {"exercise-content", "solution-content"}
 SUMMARY = re.compile(r"<summary\b[^>]*>.*?</summary>", re.DOTALL)
 DATAFRAME = re.compile(r'<table [^>]*class="dataframe".*?</table>', re.DOTALL)
 SCOPED_STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
+# docutils writes roles for citations that do not fit together, one of them withdrawn by ARIA.
+OLD_ROLE = re.compile(r' role="(?:list"(?= class="citation-list")|doc-biblioentry")')
 PICTURE = re.compile(r'<img (?P<rest>[^>]*?src="[^"]*_images/(?P<name>[^"]+)"[^>]*)>')
 LARGE = 60_000  # bytes: a smaller picture is left as it is
 
 
 def repeat_no_id(app, doctree):
-    """Name the parts that sphinx-exercise gives one id after the exercise or solution they are in."""
+    """Name the parts that sphinx-exercise gives one id after the exercise that they are in."""
     for section in doctree.findall(nodes.section):
         if REPEATED_IDS & {*section["ids"]}:
             section["ids"] = [f"{section.parent['ids'][0]}-content"]
@@ -32,6 +34,7 @@ def clean(app, pagename, templatename, context, doctree):
     body = SUMMARY.sub(_spans, context["body"])
     body = SCOPED_STYLE.sub("", body)
     body = DATAFRAME.sub(_table, body)
+    body = OLD_ROLE.sub("", body)
     files = {name: path for path, name in app.builder.images.items()}
     seen = []
     context["body"] = PICTURE.sub(lambda found: _picture(app, found, files, seen), body)

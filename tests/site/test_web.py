@@ -40,10 +40,10 @@ def test_a_failed_fetch_says_why_and_names_the_consequence(unreachable, tmp_path
 def test_a_failed_fetch_keeps_the_copy_that_works(unreachable, tmp_path, capsys):
     folder = tmp_path / "static/vendor"
     folder.mkdir(parents=True)
-    (folder / "require.js").write_text("kept")
+    (folder / "tex.js").write_text("kept")
     unreachable.main(folder)
     assert "earlier copy is used" in capsys.readouterr().out
-    assert (folder / "require.js").read_text() == "kept"
+    assert (folder / "tex.js").read_text() == "kept"
 
 
 @pytest.mark.parametrize("node", ["node.exe", "bin/node"])  # of Windows, of Linux and macOS
@@ -65,14 +65,11 @@ def test_a_wheel_without_npm_is_a_failed_fetch(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("fetched", [True, False])
 def test_the_pages_load_the_fetched_files_or_else_a_cdn(tmp_path, fetched):
     site = load("book/_ext/book_site.py")
-    config = SimpleNamespace(
-        mathjax_path="https://cdn/mathjax", nb_ipywidgets_js={"https://cdn": {}}
-    )
+    config = SimpleNamespace(mathjax_path="https://cdn/mathjax")
     if fetched:
         (tmp_path / "_build/static/vendor").mkdir(parents=True)
     site.serve_vendored(SimpleNamespace(srcdir=tmp_path), config)
     if fetched:
         assert config.mathjax_path == "vendor/mathjax/tex-mml-chtml.js"
-        assert config.nb_ipywidgets_js == {"vendor/require.js": {}, "vendor/embed-amd.js": {}}
     else:
         assert config.mathjax_path.startswith("https://")

@@ -53,8 +53,8 @@ def slider(
     """Make a slider that shows one of several precomputed frames, without a kernel.
 
     Each frame is stored as a PNG of 256 colours: 75 KB for three noisy maps in a row as wide as
-    the page, less for smooth ones. In PDF and on paper the slider becomes a filmstrip of up to six
-    frames.
+    the page, less for smooth ones. In a PDF made by LaTeX the slider becomes a filmstrip of up to
+    six frames; a printed page shows the frame that is chosen.
 
     Args:
         frames: Matplotlib Figures (drawn at 100 dpi), PIL images or arrays ((H, W, 3), uint8 or
