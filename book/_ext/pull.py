@@ -72,7 +72,7 @@ def read_chapter(name: str) -> Chapter:
     return Chapter(
         number,
         figures=_figures(notebook),
-        equations={m[2]: (m[1].strip().rstrip(" ."), f"{number}.{i}") for i, m in tex},
+        equations={m[2]: (m[1].strip().rstrip(" .,"), f"{number}.{i}") for i, m in tex},
         questions={m[2]: m[0] for m in QUESTION.finditer(source)},
         sliders=_sliders(notebook),
         summary=SUMMARY.search(source)[1],
@@ -121,6 +121,8 @@ class Pull(SphinxDirective):
         "height": directives.nonnegative_int,  # of a picture, in the pixels of a slide of 720
         "crop": directives.unchanged,  # left, top, right, bottom in per cent, such as 0 66 90 100
         "small": directives.flag,  # an equation that is too wide
+        "break": directives.flag,  # an equation of two formulas: one below the other
+        "columns": directives.unchanged,  # of the summary, such as 1 3
         "steps": directives.flag,  # an equation line by line
         "lines": directives.unchanged,  # of an equation in steps, such as 1-3
         "frames": directives.unchanged,  # labels of the frames of a slider, with commas
@@ -133,7 +135,7 @@ class Pull(SphinxDirective):
         self.env.note_dependency(str(ROOT / f"book/{self.name_of_chapter}.md"))
         label = " ".join(self.arguments[0].split())
         if label == "summary":
-            return self._parse(self.page.summary)
+            return self._parse(_columns(self.page.summary, self.options.get("columns", "")))
         if label in self.page.figures:
             return [self._picture(*self.page.figures[label])]
         if label in self.page.equations:
@@ -211,6 +213,9 @@ class Pull(SphinxDirective):
         return nodes.raw("", text, format="html")
 
     def _equation(self, tex: str, number: str) -> list[nodes.Node]:
+        if "break" in self.options:
+            lines = re.sub(r"\\qquad", r"\\\\[1ex]", tex)
+            tex = rf"\begin{{gathered}} {lines} \end{{gathered}}"
         if "steps" not in self.options:
             tagged = _math(rf"{tex} \tag{{{number}}}")
             return [nodes.container("", tagged, classes=["small"] * ("small" in self.options))]
@@ -250,6 +255,13 @@ class Pull(SphinxDirective):
             words = " ".join(_speak(n) for n in feedback)
             said.append(nodes.Text(f"{letter}: {words} "))
         return [found, NotesNode("", nodes.paragraph("", "", *said))]
+
+
+def _columns(table: str, wanted: str) -> str:
+    """Some columns of a Markdown table; all where none is named."""
+    rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in table.splitlines()]
+    numbers = [int(n) - 1 for n in wanted.split()] or range(len(rows[0]))
+    return "\n".join("| " + " | ".join(row[n] for n in numbers) + " |" for row in rows)
 
 
 def _crop(png: bytes, box: str) -> bytes:
