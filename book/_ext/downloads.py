@@ -37,7 +37,8 @@ see it.*
 
 **Before you run it, run the cell below.** Where the book's package is installed, it does nothing.
 Elsewhere it installs the package, and what the package needs: up to 5 GB where there is no PyTorch.
-It takes the package from {source}. On Colab, upload that file in the panel behind the folder sign."""
+It takes the package from {source}. On Colab, upload that file in the
+panel behind the folder sign."""
 FILE = (
     "the file `{wheel}`, which has to lie in the folder of this notebook; every page of the book "
     'offers it below its title, as "the package"'
