@@ -7,6 +7,7 @@ They lie in the folder `notebooks` of the site. The builder `downloads` makes th
 """
 
 import base64
+import hashlib
 import io
 import os
 import shutil
@@ -36,7 +37,8 @@ see it.*
 
 **Before you run it, run the cell below.** Where the book's package is installed, it does nothing.
 Elsewhere it installs the package, and what the package needs: up to 5 GB where there is no PyTorch.
-It takes the package from {source}. On Colab, upload this file with the folder sign at the left."""
+It takes the package from {source}. On Colab, upload that file in the
+panel behind the folder sign."""
 FILE = (
     "the file `{wheel}`, which has to lie in the folder of this notebook; every page of the book "
     'offers it below its title, as "the package"'
@@ -92,7 +94,7 @@ def write_notebooks(app, doctree, name):
     parts = Page(doctree, app.env, name, lambda node: address(app, name, node)).parts()
     notebook = executed(app, name)
     for cell in notebook.cells:
-        lighten(cell)
+        lighten(app, cell)
     title = parts[0].text.partition("\n")[0].lstrip("# ")
     to = _folder(app) / f"{Path(name).name}.ipynb"
     _write(to, [*first_cells(app, name, title), *cells(parts, notebook)], notebook.metadata)
@@ -171,27 +173,27 @@ def code_cell(cell, part: Part):
     return new_code_cell(cell.source, metadata=metadata, outputs=outputs, execution_count=count)
 
 
-def lighten(cell) -> None:
-    """Give the pictures of a cell 256 colours, which is a quarter of the bytes, and their texts."""
+def lighten(app, cell) -> None:
+    """Give the pictures of a cell 256 colours, which is a third of the bytes, and their texts."""
     alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
     for output in cell.get("outputs", []):
         if data := output.get("data", {}).get("image/png"):
-            output.data["image/png"] = _few_colours(data)
+            output.data["image/png"] = _few_colours(data, Path(app.outdir).parent / "few_colours")
             if alt:
                 output.metadata["image/png"] = {"alt": " ".join(alt.split())}
 
 
-def _few_colours(data: str) -> str:
-    """The picture again, if it has more colours and gets smaller."""
-    drawn = io.BytesIO()
+def _few_colours(data: str, kept: Path) -> str:
+    """The picture with 256 colours, from the last build where it is kept: it takes a while."""
     picture = Image.open(io.BytesIO(base64.b64decode(data)))
     if picture.mode == "P":
         return data
-    picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(
-        drawn, "PNG", optimize=True
-    )
-    small = base64.b64encode(drawn.getvalue()).decode()
-    return min(data, small, key=len)
+    small = kept / f"{hashlib.sha256(data.encode()).hexdigest()}.png"
+    if not small.exists():
+        kept.mkdir(exist_ok=True)
+        # Octrees are quicker, but turn white into grey and leave steps in colour bars.
+        picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(small, "PNG")
+    return base64.b64encode(small.read_bytes()).decode()
 
 
 def _without_widgets(cell) -> None:
