@@ -39,7 +39,7 @@ def workflow(request) -> dict:
 
 
 def test_each_workflow_is_there():
-    assert {path.stem for path in WORKFLOWS} == {"test", "book", "nightly"}
+    assert {path.stem for path in WORKFLOWS} == {"test", "book", "nightly", "weekly"}
 
 
 def test_a_workflow_may_only_read_and_ends_by_itself(workflow):
