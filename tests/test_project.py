@@ -115,7 +115,7 @@ def test_the_runtime_is_small_and_all_is_every_other_extra():
         "tqdm",
     }
     parts = {"networks", "show", "metrics", "digits"}
-    assert set(PROJECT["optional-dependencies"]) == parts | {"all", "book", "test"}
+    assert set(PROJECT["optional-dependencies"]) == parts | {"all", "book", "plain", "test"}
     assert extra("all") == set().union(*map(extra, parts))
     assert extra("all") <= extra("book") & extra("test")
 

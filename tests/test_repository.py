@@ -40,7 +40,8 @@ def workflow(request) -> dict:
 
 
 def test_each_workflow_is_there():
-    assert {path.stem for path in WORKFLOWS} == {"test", "book", "nightly", "pages"}
+    names = {"test", "book", "nightly", "pages", "weekly"}
+    assert {path.stem for path in WORKFLOWS} == names
 
 
 def test_a_workflow_may_only_read_and_ends_by_itself(workflow):

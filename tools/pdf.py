@@ -144,7 +144,9 @@ def print_page(browser, origin: str, name: str, part: str, anchors: set[str]) ->
 def _on_paper(tab, name: str) -> PdfReader:
     for text in tab.evaluate("paper.fit()")[:5]:
         print(f"  {name}: wider than the paper: {text}", flush=True)
-    return PdfReader(io.BytesIO(tab.pdf(prefer_css_page_size=True, outline=True)))
+    # Without tags the browser makes no bookmarks.
+    options = dict(prefer_css_page_size=True, outline=True, tagged=True)
+    return PdfReader(io.BytesIO(tab.pdf(**options)))
 
 
 def _on_paper_from(browser, text: str) -> PdfReader:
