@@ -181,15 +181,19 @@ class Pull(SphinxDirective):
         raise self.error(f"pull: no chapter has the label {label}")
 
     def _image(self, png: bytes, alt: str) -> str:
-        """Write a picture beside the deck, and the element that shows it."""
-        if "crop" in self.options:
-            png = _crop(png, self.options["crop"])
-        name = f"_images/{sha256(png).hexdigest()[:16]}.png"
-        to = Path(self.env.app.outdir) / name
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_bytes(png)
+        """Write a picture beside the deck, and the element that shows it, when it is near."""
+        picture, to = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+        sides = picture.size * 2
+        box = self.options.get("crop", "0 0 100 100").split()
+        picture = picture.crop([int(b) * s // 100 for b, s in zip(box, sides, strict=True)])
+        picture.save(to, "WEBP", quality=90)
+        name = f"_images/{sha256(to.getvalue()).hexdigest()[:16]}.webp"
+        path = Path(self.env.app.outdir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(to.getvalue())
         height = self.options.get("height", 560)
-        return f'<img src="{name}" alt="{html.escape(alt)}" style="height: {height}px">'
+        alt = html.escape(alt)
+        return f'<img data-src="{name}" alt="{alt}" style="height: {height}px">'
 
     def _picture(self, png: bytes, alt: str) -> nodes.Node:
         return nodes.raw("", f'<p class="picture">{self._image(png, alt)}</p>', format="html")
@@ -262,16 +266,6 @@ def _columns(table: str, wanted: str) -> str:
     rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in table.splitlines()]
     numbers = [int(n) - 1 for n in wanted.split()] or range(len(rows[0]))
     return "\n".join("| " + " | ".join(row[n] for n in numbers) + " |" for row in rows)
-
-
-def _crop(png: bytes, box: str) -> bytes:
-    """Cut a part out of a picture; the box is in per cent of its width and height."""
-    picture, to = Image.open(io.BytesIO(png)), io.BytesIO()
-    sides = picture.size * 2
-    picture.crop([int(b) * side // 100 for b, side in zip(box.split(), sides, strict=True)]).save(
-        to, "PNG"
-    )
-    return to.getvalue()
 
 
 def _math(tex: str) -> nodes.math_block:

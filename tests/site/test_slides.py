@@ -18,7 +18,7 @@ SHOW_ALL = """i => {
 OUTSIDE = """() => {
     const canvas = document.querySelector('.reveal .slides').getBoundingClientRect();
     return [...Reveal.getCurrentSlide().querySelectorAll('*')]
-        .filter(e => !e.closest('aside, mjx-assistive-mml'))
+        .filter(e => !e.closest('aside, mjx-assistive-mml, mjx-stretchy-v'))
         .map(e => [e, e.getBoundingClientRect()])
         .filter(([e, box]) => box.width && (box.left < canvas.left - 2 ||
             box.right > canvas.right + 2 || box.bottom > canvas.bottom + 2))
