@@ -44,6 +44,7 @@ book:
 	@echo "    $(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html"
 
 notebooks: .venv/installed _build/executed-with
+	@mkdir -p _build/static  # where the site has what it serves, which _config.yml names
 	$(call step,running the chapters,$(BIN)/python tools/run_pages.py $(PAGES),The cell above failed)
 	$(call step,making the notebooks,$(BIN)/jupyter-book build . -W -n --keep-going --builder custom --custom-builder downloads,Sphinx's warnings above are errors here)
 	@echo; echo "The notebooks and the wheel that they need are here:"; echo "    $(CURDIR)/_build/downloads"
