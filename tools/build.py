@@ -230,6 +230,7 @@ def notebooks() -> None:
     """Build the downloads alone, without the site, and say where they are."""
     executed()
     run_pages()
+    Path("_build/static").mkdir(parents=True, exist_ok=True)  # which _config.yml names
     options = "-W -n --keep-going --builder custom --custom-builder downloads".split()
     build = [tool("jupyter-book"), "build", ".", *options]
     step("making the notebooks", build, hint="Sphinx's warnings above are errors here")

@@ -25,6 +25,7 @@ from myst_nb.core.read import myst_nb_reader_plugin
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from plain_markdown import Page, Part
+from pybtex.plugin import find_plugin
 from sphinx.builders import Builder
 from sphinx.errors import ExtensionError
 
@@ -92,6 +93,7 @@ def write_notebooks(app, doctree, name):
     if "kernelspec" not in app.env.metadata.get(name, {}) or not _is_for_readers(app):
         return
     parts = Page(doctree, app.env, name, lambda node: address(app, name, node)).parts()
+    parts += references(app.env, doctree)
     notebook = executed(app, name)
     for cell in notebook.cells:
         lighten(app, cell)
@@ -112,6 +114,19 @@ def executed(app, name: str) -> nbformat.NotebookNode:
         return get_cache(kept).merge_match_into_notebook(notebook)[1]
     except KeyError:
         return notebook
+
+
+def references(env, doctree) -> list[Part]:
+    """The works that a page cites, as the bibliography of the book has them."""
+    cited = {node.get("refuri", "").partition("#")[2] for node in doctree.findall(nodes.reference)}
+    markdown = find_plugin("pybtex.backends", "markdown")()
+    entries = [
+        "- " + " ".join(citation.formatted_entry.text.render(markdown).split())
+        for citation in env.get_domain("cite").citations
+        if citation.citation_id in cited
+    ]
+    text = "## References\n\n" + "\n".join(sorted(entries))
+    return [Part(text, heading=True)] if entries else []
 
 
 def address(app, name: str, node: nodes.reference) -> str:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import downloads
 import nbformat
 import pytest
+import yaml
 from bs4 import BeautifulSoup, SoupStrainer
 from docutils import nodes
 from docutils.core import publish_doctree
@@ -190,9 +191,21 @@ def test_a_twin_needs_no_name_that_a_solution_defined(name, notebook, page):
     assert {n for source in kept for n in names(source, ast.Load)} & only_there == set()
 
 
-def test_nothing_leads_out_of_a_book_without_address(notebook):
-    linked = re.findall(r"\]\((\S+?)\)|href=\"(.*?)\"", markdown(notebook))
+def test_nothing_but_papers_is_linked_in_a_book_without_address(notebook):
+    config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+    if config["html"].get("baseurl"):
+        pytest.skip("the site has an address")
+    text = markdown(notebook).partition("## References")[0]
+    linked = re.findall(r"\]\((\S+?)\)|href=\"(.*?)\"", text)
     assert [link for pair in linked for link in pair if link and "doi.org" not in link] == []
+
+
+def test_what_a_page_cites_is_listed_at_its_end(notebook, page):
+    keys = re.findall(r"\{cite(?::t)?\}`(.*?)`", page.read_text("utf-8"), re.DOTALL)
+    cited = {key.strip() for found in keys for key in found.split(",")}
+    listed = markdown(notebook).partition("\n## References\n")[2].split("\n- ")[1:]
+    assert len(listed) == len(cited)
+    assert all(re.search(r"\b(19|20)\d\d\b", entry) for entry in listed)
 
 
 def test_the_page_offers_its_notebooks_and_the_wheel(name, page):
