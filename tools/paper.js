@@ -26,7 +26,10 @@ function prepare(targets) {
     article.append(link);
   }
   // A picture that cannot be read shows its text, here as on the screen.
-  return Promise.allSettled(all("img").map((image) => image.decode()));
+  return Promise.allSettled(all("img").map(async (image) => {
+    await image.decode();
+    image.classList.toggle("tall", image.naturalHeight > 1.1 * image.naturalWidth);
+  }));
 }
 
 // A slider becomes up to four of its frames, each under its label.
