@@ -36,9 +36,9 @@ QUESTION = re.compile(r"^(:{3,})\{question\} (.*?)\n(.*?)^\1$", re.MULTILINE | r
 SUMMARY = re.compile(r"^## Summary\n.*?^(\|.*?)\n\n", re.MULTILINE | re.DOTALL)
 ROLE = re.compile(r"\{([\w:]+)\}`([^`]+)`")
 SIGNS = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "lambda": "λ", "rho": "ρ", "sigma": "σ", "tau": "τ",
-    "varepsilon": "ε", "Phi": "Φ", "nabla": "∇", "times": "×", "cdot": "·", "sqrt": "√",
-    "le": "≤", "ge": "≥", "approx": "≈", "partial": "∂",
+    "alpha": "α", "beta": "β", "epsilon": "ε", "gamma": "γ", "lambda": "λ", "omega": "ω",
+    "rho": "ρ", "sigma": "σ", "tau": "τ", "varepsilon": "ε", "Phi": "Φ", "nabla": "∇",
+    "times": "×", "cdot": "·", "sqrt": "√", "le": "≤", "ge": "≥", "approx": "≈", "partial": "∂",
 }  # fmt: skip
 
 

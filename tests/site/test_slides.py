@@ -9,11 +9,12 @@ from tests.built import ROOT, SITE, built_html
 
 FOLDER = SITE / "slides"
 DECKS = [path.stem for path in sorted((ROOT / "book/slides").glob("[0-9]*.md"))]
-SHOW_ALL = """i => {
+SHOW_ALL = """async i => {
     const slide = Reveal.getIndices(Reveal.getSlides()[i]);
     Reveal.slide(slide.h, slide.v);
     let keys = 0;
     while (Reveal.availableFragments().next && keys++ < 100) Reveal.nextFragment();
+    await Promise.all([...Reveal.getCurrentSlide().querySelectorAll('img')].map(i => i.decode()));
 }"""
 OUTSIDE = """() => {
     const canvas = document.querySelector('.reveal .slides').getBoundingClientRect();
