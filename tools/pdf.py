@@ -80,6 +80,14 @@ def contents(root: Path = ROOT) -> list[tuple[str, str]]:
     return pages + [(c["file"], p["caption"]) for p in toc["parts"] for c in p["chapters"]]
 
 
+def site_address(root: Path = ROOT) -> str:
+    """Where the site lives, from _config.yml; empty where that is not said."""
+    file = root / "_config.yml"
+    config = yaml.safe_load(file.read_text("utf-8")) if file.exists() else {}
+    address = config.get("html", {}).get("baseurl") or ""
+    return address.rstrip("/") + "/" if address else ""
+
+
 def launch(playwright):
     """Start a browser that is on this machine."""
     from playwright.sync_api import Error
@@ -180,7 +188,7 @@ def feet(browser, titles: list[str]) -> list:
     return list(_on_paper_from(browser, FEET.format(rows="\n".join(rows))).pages)[: len(titles)]
 
 
-def whole_book(browser, origin: str, pages: list[Page]) -> bytes:
+def whole_book(browser, origin: str, address: str, pages: list[Page]) -> bytes:
     """The title page, the contents, all pages and the appendix of answers."""
     answers = [p._replace(pdf=p.answers, part=APPENDIX) for p in pages if p.answers]
     titles, entries = [], []
@@ -189,7 +197,7 @@ def whole_book(browser, origin: str, pages: list[Page]) -> bytes:
         name = f"answers/{page.name}" if page.part == APPENDIX else page.name
         entries.append((page.part, name, shown, len(titles) + 1))
         titles += [shown] * len(page.pdf.pages)
-    book, opening = Joined(origin), front(browser, origin, entries)
+    book, opening = Joined(origin, address), front(browser, origin, entries)
     book.add("contents", opening, "Title and contents")
     for page, (part, name, shown, _) in zip([*pages, *answers], entries, strict=True):
         book.add(page.name, page.pdf, shown, part)
@@ -197,9 +205,9 @@ def whole_book(browser, origin: str, pages: list[Page]) -> bytes:
     return book.finish(about(TITLE), [None] * len(opening.pages) + feet(browser, titles))
 
 
-def handout(browser, origin: str, page: Page) -> bytes:
+def handout(browser, origin: str, address: str, page: Page) -> bytes:
     """One chapter, without answers."""
-    book = Joined(origin)
+    book = Joined(origin, address)
     book.add(page.name, page.pdf, page.title)
     foot = f"{TITLE}: {page.title}"
     return book.finish(about(foot), feet(browser, [foot] * len(page.pdf.pages)))
@@ -233,7 +241,7 @@ def main(site: Path, root: Path = ROOT) -> None:
     """Print everything."""
     from playwright.sync_api import sync_playwright
 
-    listed = contents(root)
+    listed, address = contents(root), site_address(root)
     anchors = linked_anchors(site, [name for name, _ in listed])
     with sync_playwright() as playwright, served(site) as origin:
         browser = launch(playwright)
@@ -244,11 +252,12 @@ def main(site: Path, root: Path = ROOT) -> None:
         for page in pages:
             stem = page.name.rpartition("/")[2]
             if CHAPTER.match(stem):
-                file = handout(browser, origin, page)
+                file = handout(browser, origin, address, page)
                 href = f"../pdf/{NAME}-{stem}.pdf"
                 publish(site, page.name, href, "This chapter on paper, without solutions", file)
         text = "The whole book on paper, with solutions at the end"
-        publish(site, listed[0][0], f"../pdf/{NAME}.pdf", text, whole_book(browser, origin, pages))
+        file = whole_book(browser, origin, address, pages)
+        publish(site, listed[0][0], f"../pdf/{NAME}.pdf", text, file)
         browser.close()
 
 

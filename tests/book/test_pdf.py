@@ -54,7 +54,10 @@ def paper(tmp_path_factory) -> Path:
     (site / "book/10-one.html").write_text(PAGE % (ONE % ("word " * 300, FRAME * 3)))
     (site / "book/plain.html").write_text(PAGE % "<section><h1>Plain</h1></section>")
     try:
+        (root / "_config.yml").write_text("html: {baseurl: https://book.example/sub}")
         pdf.main(site, root)
+        shutil.copy(site / "pdf/averaging-gradients.pdf", site / "with-an-address.pdf")
+        (root / "_config.yml").unlink()
         pdf.main(site, root)
     except SystemExit as error:
         (pytest.fail if os.environ.get("REQUIRE_BROWSER") == "1" else pytest.skip)(str(error))
@@ -111,6 +114,12 @@ def test_links_lead_to_the_page_in_the_file_and_never_to_this_machine(paper):
     assert links(handout, len(handout.pages) - 1) == [len(handout.pages) - 1]
     for path in (paper / "pdf").glob("*.pdf"):
         assert b"127.0.0.1" not in path.read_bytes()
+
+
+def test_with_an_address_links_to_what_the_file_lacks_lead_to_the_site(paper):
+    book = PdfReader(paper / "with-an-address.pdf")
+    start = next(i for i, page in enumerate(book.pages) if "Read" in page.extract_text())
+    assert links(book, start)[2] == "https://book.example/sub/book/_sources/one.ipynb"
 
 
 def test_the_bookmarks_are_parts_pages_and_sections(paper):
