@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -102,7 +103,7 @@ def test_a_chapter_alone_builds_without_a_warning(tmp_path):
     toc["parts"][0]["chapters"] = [{"file": "book/40-smoothtaylor"}]
     (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
     (tmp_path / "_build/static").mkdir(parents=True)
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", ".", "-W", "-n"]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n"]
     path = f"{tmp_path}:{tmp_path / 'book'}"
     run = subprocess.run(
         [*command, "--keep-going"],
