@@ -36,7 +36,8 @@ def offer_slides(app, pagename, templatename, context, doctree):
     deck = Path(app.srcdir) / f"book/slides/{Path(pagename).name}.md"
     if doctree is not None and pagename.startswith("book/") and deck.exists():
         url = context["pathto"](f"slides/{deck.stem}.html", 1)
-        link = f'<p class="notebook-download"><a href="{url}">Slides of this chapter</a></p>'
+        what = "all chapters" if deck.stem == "index" else "this chapter"
+        link = f'<p class="notebook-download"><a href="{url}">Slides of {what}</a></p>'
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 
 
