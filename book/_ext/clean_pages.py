@@ -13,6 +13,7 @@ from PIL import Image
 REPEATED_IDS = {"exercise-content", "solution-content"}
 SUMMARY = re.compile(r"<summary\b[^>]*>.*?</summary>", re.DOTALL)
 DATAFRAME = re.compile(r'<table [^>]*class="dataframe".*?</table>', re.DOTALL)
+EMPTY_HEADER = re.compile(r"<th\b[^>]*>\s*(?:<p>\s*</p>)?\s*</th>")  # the corner of a table
 SCOPED_STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
 # docutils writes roles for citations that do not fit together, one of them withdrawn by ARIA.
 OLD_ROLE = re.compile(r' role="(?:list"(?= class="citation-list")|doc-biblioentry")')
@@ -33,6 +34,7 @@ def clean(app, pagename, templatename, context, doctree):
         return
     body = SUMMARY.sub(_spans, context["body"])
     body = SCOPED_STYLE.sub("", body)
+    body = EMPTY_HEADER.sub("<td></td>", body)
     body = DATAFRAME.sub(_table, body)
     body = OLD_ROLE.sub("", body)
     files = {name: path for path, name in app.builder.images.items()}
@@ -47,9 +49,9 @@ def _spans(summary: re.Match) -> str:
 
 
 def _table(found: re.Match) -> str:
-    """In a pandas table, empty corners are no headers, and headers say what they head."""
+    """In a pandas table, headers say what they head."""
     head, body = found[0].split("</thead>", 1)
-    head = re.sub(r"<th\b[^>]*></th>", "<td></td>", head).replace("<th>", '<th scope="col">')
+    head = head.replace("<th>", '<th scope="col">')
     head = re.sub(r' (border="1"|style="text-align: right;")', "", head)
     return head + "</thead>" + body.replace("<th>", '<th scope="row">')
 
