@@ -38,10 +38,9 @@ def offer_repository(app, config):
 def offer_launch(app, pagename, templatename, context, doctree):
     """Offer a page's notebook in Colab and Binder, which take it from GitHub."""
     url = app.config.html_theme_options.get("repository_url", "").rstrip("/")
-    notebook = context.get("ipynb_source")
-    if doctree is None or not notebook or not (name := github_name(url)):
+    if doctree is None or not context.get("ipynb_source") or not (name := github_name(url)):
         return
-    path = quote(f"_sources/{notebook}")
+    path = quote(f"notebooks/{Path(pagename).name}.ipynb")
     colab = f"https://colab.research.google.com/github/{name}/blob/{SITE_BRANCH}/{path}"
     binder = f"https://mybinder.org/v2/gh/{name}/{SITE_BRANCH}?labpath={quote(path, safe='')}"
     buttons = [

@@ -1,11 +1,9 @@
 """The book keeps its promises, and the functions that say so notice a broken one."""
 
-import nbformat
 import pytest
-from bs4 import BeautifulSoup
 
 from tests.book import contract
-from tests.built import ROOT, SITE, built_html, cells, chapters, is_notebook, toc_pages
+from tests.built import ROOT, built_html, chapters, toc_pages
 
 PAGES = toc_pages()
 CHAPTERS = chapters()
@@ -39,16 +37,6 @@ def test_every_cell_teaches_draws_or_checks(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_built_page_has_alt_texts_and_captions_and_shows_no_errors(page):
     assert contract.built_problems(built_html(page)) == []
-
-
-@pytest.mark.parametrize("page", [p for p in PAGES if is_notebook(ROOT / f"{p}.md")])
-def test_the_built_page_offers_itself_as_a_notebook(page):
-    soup = BeautifulSoup(built_html(page), "html.parser")
-    links = {a["href"] for a in soup.find_all("a") if a.get("href", "").endswith(".ipynb")}
-    assert len(links) == 1, f"{page}: links to notebooks: {links}"
-    notebook = nbformat.read((SITE / page).parent / links.pop(), 4)
-    source = cells(ROOT / f"{page}.md")
-    assert [c.source for c in notebook.cells] == [c.source for c in source]
 
 
 # From here on: the checks themselves notice what is wrong.

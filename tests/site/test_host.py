@@ -180,7 +180,7 @@ def test_with_addresses_set_everything_follows(tmp_path):
     text = (built / "book/index.html").read_text("utf-8")
     soup = BeautifulSoup(text, "html.parser")
     page = f"{site}/book/index.html"
-    notebook = "_sources/book/index.ipynb"
+    notebook = "notebooks/index.ipynb"
     assert soup.find("link", rel="canonical")["href"] == page
     assert soup.find("meta", property="og:url")["content"] == page
     picture = soup.find("meta", property="og:image")["content"]
