@@ -21,7 +21,7 @@ def python_blocks(page: str) -> list[str]:
 def make_targets() -> set[str]:
     """The targets of the Makefile: the commands, and what a file's rule names."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    (commands,) = re.findall(r"^COMMANDS := (.*)$", makefile, re.MULTILINE)
+    commands = " ".join(re.findall(r"^COMMANDS [:+]= (.*)$", makefile, re.MULTILINE))
     return {*commands.split(), *re.findall(r"^(\.?[a-z][\w./]+):", makefile, re.MULTILINE)}
 
 

@@ -146,9 +146,10 @@ def test_every_dependency_has_a_lower_bound_and_an_upper_bound_its_reason():
         if entry.startswith("tutorial_lib["):
             continue
         assert ">=" in entry, f"{entry}: no lower bound"
-        (i,) = (i for i, line in enumerate(lines) if f'"{entry}"' in line)
         if "<" in entry or "==" in entry:
-            assert "#" in lines[i - 1] + lines[i], f"{entry}: no reason beside the upper bound"
+            places = [i for i, line in enumerate(lines) if f'"{entry}"' in line]
+            reasons = [i for i in places if "#" in lines[i - 1] + lines[i]]
+            assert reasons and reasons == places, f"{entry}: no reason beside the upper bound"
 
 
 def test_javascript_is_pinned_by_integrity_hashes_and_names_no_address():

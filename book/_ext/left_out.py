@@ -15,9 +15,9 @@ from sphinx.util import docname_join
 TITLE = re.compile(r"^# (.+?) *$", re.MULTILINE)
 SECTION = re.compile(r"^\(([^)\s]+)\)=\s*^#+ (.+?) *$", re.MULTILINE)
 OTHERS = {  # what is referred to -> how its label is written
-    "an equation": re.compile(r"^\$\$ *\(([^)\s]+)\)", re.MULTILINE),
+    "an equation": re.compile(r"^\$\$ *\(([^)\s]+)\)|^:label: *(eq-\S+)", re.MULTILINE),
     "an exercise": re.compile(r"^:label: *(ex-\S+)", re.MULTILINE),
-    "a figure": re.compile(r"^ *:?name: *([^\s,}]+)|\bname: *([^\s,}]+)}", re.MULTILINE),
+    "a figure": re.compile(r"^ *:?name: *[\"']?([^\s,}\"']+)|\bname: *([^\s,}]+)}", re.MULTILINE),
     "a part": re.compile(r"^\(([^)\s]+)\)=", re.MULTILINE),  # one that stands before no title
 }
 
@@ -70,11 +70,11 @@ def write_as_text(app, env, node, contnode):
         place = app.left_out_labels.get(target)
     if not place:
         return None
+    own = node.get("refexplicit") and not re.search("%s|{number}|{name}", node.astext())
+    if own:
+        return nodes.inline("", contnode.astext(), classes=["left-out"])
     text = nodes.inline("", place.what, classes=["left-out"])
-    if node.get("refexplicit") and "%s" not in node.astext():
-        text += nodes.Text(contnode.astext())
-    else:
-        text += nodes.emphasis("", place.title)
+    text += nodes.emphasis("", place.title)
     return text
 
 

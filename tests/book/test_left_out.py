@@ -28,6 +28,22 @@ $$ (eq-out)
 :name: fig-out
 A figure
 ```
+
+```{math}
+:label: eq-of-directive
+a = c
+```
+
+```{exercise-start} An exercise
+:label: ex-out
+```
+
+```{code-cell} ipython3
+---
+mystnb: {figure: {caption: A figure}}
+name: "fig-in-quotes"
+---
+```
 """
 LABELS = [
     ("{ref}`chap-out`", "The page that is left out"),
@@ -37,6 +53,10 @@ LABELS = [
     ("{eq}`eq-out`", "an equation of The page that is left out"),
     ("{numref}`fig-out`", "a figure of The page that is left out"),
     ("{doc}`out`", "The page that is left out"),
+    ("{ref}`the exercise <ex-out>`", "the exercise"),
+    ("{numref}`Fig. {number} <fig-out>`", "a figure of The page that is left out"),
+    ("{eq}`eq-of-directive`", "an equation of The page that is left out"),
+    ("{numref}`fig-in-quotes`", "a figure of The page that is left out"),
 ]
 
 
