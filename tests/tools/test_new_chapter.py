@@ -72,6 +72,40 @@ def test_a_wrong_name_or_photograph_says_what_to_write(root, name, photo, said):
     assert sorted(root.rglob("*")) == before
 
 
+@pytest.mark.parametrize("kind", ["no picture", "cut short", "label", "no chapter"])
+def test_what_cannot_be_made_is_refused_before_anything_is_written(root, photo, kind):
+    if kind == "no picture":
+        photo.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))  # a telephone's own format
+    elif kind == "cut short":
+        photo.write_bytes(photo.read_bytes()[:300])
+    elif kind == "label":
+        (root / "book/90-fast.md").write_text("(chap-my-topic)=\n# Fast\n")
+    else:
+        (root / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    before = {p: p.is_file() and p.read_bytes() for p in root.rglob("*")}
+    said = {"label": "NAME: .*chap-my-topic, which book/90-fast.md has", "no chapter": "_toc.yml"}
+    with pytest.raises(SystemExit, match=said.get(kind, "PHOTO: .*mine.jpg")):
+        new_chapter.new_chapter(root, "my-topic", photo)
+    assert {p: p.is_file() and p.read_bytes() for p in root.rglob("*")} == before
+
+
+def test_a_photograph_that_is_there_already_stays(root, photo):
+    (root / "book/photos").mkdir()
+    there = photo.rename(root / "book/photos/my-topic.jpg")
+    before = there.read_bytes()
+    new_chapter.new_chapter(root, "my-topic")
+    assert there.read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "RGBA", "I;16", "L", "P"])
+def test_a_photograph_of_any_kind_and_name_becomes_a_jpeg(root, tmp_path, mode):
+    photo = tmp_path / ("Größe 1.tif" if mode in ("CMYK", "I;16") else "mein Bild é.png")
+    Image.new(mode, (2000, 30)).save(photo)
+    new_chapter.new_chapter(root, "my-topic", photo)
+    written = Image.open(root / "book/photos/my-topic.jpg")
+    assert (written.format, written.mode, written.width) == ("JPEG", "RGB", 1600)
+
+
 @pytest.mark.slow
 def test_the_page_runs_with_a_network_of_ones_own(root, monkeypatch):
     """The lines of the page that says how take the place of the template's network."""
