@@ -7,6 +7,8 @@ cells that bind the names which those use, and so on.
 import ast
 import re
 
+from IPython.core.inputtransformer2 import TransformerManager
+
 CHANGES = {"append", "add", "update", "extend", "insert", "setdefault", "pop", "remove", "clear"}
 
 
@@ -118,5 +120,5 @@ class _Names(ast.NodeVisitor):
 def names_of(source: str) -> _Names:
     """The names of a cell."""
     names = _Names()
-    names.visit(ast.parse(source))
+    names.visit(ast.parse(TransformerManager().transform_cell(source)))  # %magic, !command
     return names

@@ -77,7 +77,7 @@ class Exercise:
         self.label = box["id"]
         self.title = _title(box)
         self.text = _body(box)
-        link = soup.select_one(f'div.solution a[href="#{self.label}"]')
+        link = soup.select_one(f'div.solution > .admonition-title a[href="#{self.label}"]')
         self.solution = _body(link.find_parent("div", class_="solution")) if link else None
 
 
@@ -178,12 +178,14 @@ def key_html(chapter: Chapter, answers: list[str]) -> str:
 
 
 def exam_questions(name: str) -> list[str]:
-    """The exam questions of a chapter's teaching page, as HTML; none for a chapter without one."""
+    """The exam questions of a chapter's teaching page, as HTML; none where it has none."""
     page = SITE / f"book/teach/{name[3:]}.html"  # without the chapter's number
     if not page.exists():
         return []
     soup = BeautifulSoup(page.read_text("utf-8"), "html.parser")
     section = soup.find("section", id="exam-questions")
+    if section is None:
+        return []
     for link in section.find_all("a"):
         link.unwrap()
     return [item.decode_contents() for item in section.find("ol").find_all("li", recursive=False)]

@@ -86,6 +86,26 @@ def test_the_key_has_the_solution_its_picture_and_the_answers(chapter):
     assert "<p>Why so?</p>" in key and "\\(x &lt; 1\\)" in key
 
 
+def test_a_solution_that_names_another_exercise_is_not_that_ones(tmp_path, monkeypatch):
+    boxes = """<h1>A</h1>
+<div class="exercise" id="ex-a"><p class="admonition-title">A</p><p>a</p></div>
+<div class="solution"><p class="admonition-title">Solution to <a href="#ex-a">A</a></p>
+<p>See <a href="#ex-b">B</a>.</p></div>
+<div class="exercise" id="ex-b"><p class="admonition-title">B</p><p>b</p></div>
+<div class="solution"><p class="admonition-title">Solution to <a href="#ex-b">B</a></p>
+<p>RIGHT</p></div>"""
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/30-a.html").write_text(boxes)
+    monkeypatch.setattr(teacher, "SITE", tmp_path)
+    chapter = teacher.Chapter("30-a")
+    assert "RIGHT" in str(chapter.exercises[1].solution)
+
+
+def test_a_teaching_page_may_have_no_exam_questions(chapter):
+    (teacher.SITE / "book/teach/a.html").write_text("<h1>Plans</h1>")
+    assert teacher.exam_questions("30-a") == []
+
+
 def test_a_question_without_an_answer_says_so(chapter):
     with pytest.raises(SystemExit, match="30-a: 1 exam questions, and 0 answers"):
         teacher.key_html(chapter, [])
@@ -118,6 +138,7 @@ def test_a_notebook_begins_with_the_cells_that_the_solutions_need_and_no_others(
         ("n += 1", {"n"}, set(), {"n"}),
         ("import a.b as c, d.e", set(), {"c", "d"}, set()),
         ("with f() as g:\n    g", {"f"}, {"g"}, set()),
+        ("%matplotlib inline\n!ls\na = b", {"get_ipython", "b"}, {"a"}, set()),
     ],
 )
 def test_the_names_of_a_cell(source, free, bound, changed):
