@@ -20,7 +20,7 @@ from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.util import logging
 
 VIEW = re.compile(r'<script type="application/vnd\.jupyter\.widget-view\+json">(.*)</script>')
-IMAGE = re.compile(r'<img alt="(?P<alt>.*?)" src="data:image/png;base64,(?P<data>.*?)"')
+IMAGE = re.compile(r'<img alt="(?P<alt>.*?)" src="data:image/png;base64,(?P<data>.*?)"', re.DOTALL)
 CAPTION = re.compile(r"<p>(.*)</p>", re.DOTALL)
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,14 @@ def read_sliders(app, doctree):
         return
     models = json.loads(files["ipywidgets_state"][1]["body"])["state"]
     for i, (raw, view) in enumerate(_views(doctree)):
-        parts = [_state(models, c) for c in models[view]["state"].get("children", [])]
-        if len(parts) == 3 and {"_options_labels", "index"} <= parts[0].keys():
+        box = models.get(view, {}).get("state", {})
+        if "tl-slider" in box.get("_dom_classes", ()):
+            parts = [_state(models, child) for child in box["children"]]
             raw.replace_self(_slider(app, f"slider-{i}", models, *parts))
         else:
-            log.warning("a widget that tl.widgets.slider did not make: the site cannot show it")
+            said = "a widget that tl.widgets.slider did not make: the site cannot show it"
+            log.warning(said, location=page)
+            raw.parent.remove(raw)
     for key in [key for key in files if key.startswith("ipywidgets_")]:
         del files[key]
 

@@ -34,6 +34,7 @@ CACHE = ROOT / "_build/.jupyter_cache"
 EQUATION = re.compile(r"^\$\$\n((?:(?!^\$\$).)*)^\$\$ *\(([\w-]+)\)$", re.MULTILINE | re.DOTALL)
 QUESTION = re.compile(r"^(:{3,})\{question\} (.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 SUMMARY = re.compile(r"^## Summary\n.*?^(\|.*?)\n\n", re.MULTILINE | re.DOTALL)
+FRAME = re.compile(r'alt="(.*?)" src="data:image/png;base64,(.*?)"', re.DOTALL)
 ROLE = re.compile(r"\{([\w:]+)\}`([^`]+)`")
 SIGNS = {
     "alpha": "α", "beta": "β", "epsilon": "ε", "gamma": "γ", "lambda": "λ", "omega": "ω",
@@ -102,7 +103,7 @@ def _sliders(notebook) -> dict[str, list[tuple[str, bytes, str]]]:
         if [c["_name"] for c in children[:2]] == ["SelectionSliderModel", "StackModel"]:
             control, stack = children[:2]
             frames = [models[c.removeprefix("IPY_MODEL_")]["value"] for c in stack["children"]]
-            read = [re.search(r'alt="(.*?)" src="data:image/png;base64,(.*?)"', f) for f in frames]
+            read = [FRAME.search(frame) for frame in frames]
             labels = control["_options_labels"]
             found[control["description"]] = [
                 (label, base64.b64decode(m[2]), html.unescape(m[1]))
