@@ -13,6 +13,8 @@ import pytest
 from tests.built import ROOT, make_targets
 from tools import build
 
+MODULES = ("venv", "pip", "sphinx", "tools.pdf")
+
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
@@ -25,6 +27,10 @@ def copy(tmp_path, monkeypatch):
         "book/20-two.md": "---\nkernelspec:\n---\n",
         "book/plain.md": "no cells\n",
         "book/_static/custom.css": "",
+        "book/_ext/404.html": "",
+        "book/slides/10-one.md": "",
+        "book/tutorial_book/results/rates.csv": "",
+        "book/tutorial_book/results/make_rates.py": "",
         "tutorial_lib/engine.py": "",
         "tools/notebooks.py": "",
         "tools/pdf.py": "",
@@ -33,13 +39,14 @@ def copy(tmp_path, monkeypatch):
     }
     for name, text in texts.items():
         build.touch(tmp_path / name, text)
-    ran, fails = [], set()
+    ran, fails, meanwhile = [], set(), {}
 
     def run(command, env=None):
         name = Path(command[0]).name
-        known = [c for c in command[1:] if c.endswith(".py") or c in ("venv", "pip", "tools.pdf")]
+        known = [c for c in command[1:] if c.endswith(".py") or c in MODULES]
         what = Path(known[0]).name if known and name == "python" else name
         ran.append(what)
+        meanwhile.get(what, lambda: None)()
         makes = {"venv": build.python(), "fetch.py": str(build.VENDOR / "require.js")}
         if "convert" in command:
             makes["notebooks.py"] = command[-1]
@@ -53,7 +60,7 @@ def copy(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(build, "COMMAND", "make")
     monkeypatch.setattr(build.subprocess, "run", run)
-    return SimpleNamespace(ran=ran, fails=fails)
+    return SimpleNamespace(ran=ran, fails=fails, meanwhile=meanwhile)
 
 
 def again(copy, *commands: str, changed: str = "") -> list[str]:
@@ -70,22 +77,51 @@ def again(copy, *commands: str, changed: str = "") -> list[str]:
 
 
 SITE = ["run_pages.py", "jupyter-book"]
+BOOK = [*SITE, "sphinx"]  # with the slides
 
 
 def test_a_step_runs_again_only_where_something_that_it_reads_has_changed(copy):
-    convert = ["notebooks.py", "notebooks.py"]
-    assert again(copy, "book") == ["venv", "pip", "python", "fetch.py", *convert, *SITE]
+    assert again(copy, "book") == ["venv", "pip", "python", "fetch.py", *BOOK]
     assert again(copy, "book") == []
-    assert again(copy, "book", changed="book/10-one.md") == ["notebooks.py", *SITE]
-    assert again(copy, "book", changed="book/plain.md") == SITE
-    assert again(copy, "book", changed="book/_static/custom.css") == SITE
-    assert again(copy, "book", changed="web/package.json") == ["fetch.py", *SITE]
+    of_the_site = "book/10-one.md book/plain.md book/_static/custom.css book/_ext/404.html _toc.yml"
+    for changed in of_the_site.split():
+        assert again(copy, "book", changed=changed) == BOOK, changed
+    assert again(copy, "book", changed="book/tutorial_book/results/rates.csv") == BOOK
+    assert again(copy, "book", changed="book/tutorial_book/results/make_rates.py") == []
+    assert again(copy, "book", changed="book/slides/10-one.md") == ["sphinx"]
+    assert again(copy, "book", changed="web/package.json") == ["fetch.py", *BOOK]
     build.touch(Path("_build/.jupyter_cache/global.db"))
-    assert again(copy, "book", changed="_toc.yml") == SITE
+    assert again(copy, "book", changed="_toc.yml") == BOOK
     assert Path("_build/.jupyter_cache").exists()
-    assert again(copy, "book", changed="tutorial_lib/engine.py") == SITE
+    assert again(copy, "book", changed="tutorial_lib/engine.py") == BOOK
     assert not Path("_build/.jupyter_cache").exists(), "outputs of old code stay in the book"
-    assert again(copy, "book", changed="pyproject.toml") == ["pip", "python", *SITE]
+    assert again(copy, "book", changed="pyproject.toml") == ["pip", "python", *BOOK]
+
+
+@pytest.mark.parametrize("step", ["run_pages.py", "jupyter-book"])
+def test_a_page_that_is_written_while_the_book_is_built_is_built_again(copy, step):
+    assert again(copy, "book") != []
+    page = Path("book/10-one.md")
+    copy.meanwhile[step] = lambda: page.write_text(page.read_text() + "more\n")
+    assert again(copy, "book", changed="_toc.yml") == BOOK
+    copy.meanwhile.clear()
+    assert again(copy, "book") == BOOK
+    assert again(copy, "book") == []
+
+
+def test_a_build_that_was_interrupted_is_not_taken_for_done(copy):
+    assert again(copy, "book") != []
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for step in ("jupyter-book", "sphinx"):
+        copy.meanwhile[step] = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            again(copy, "book", changed="_toc.yml")
+        copy.meanwhile.clear()
+        assert step in again(copy, "book")
+        assert again(copy, "book") == []
 
 
 def test_the_tests_run_each_time_and_the_pages_that_have_changed(copy):
@@ -94,7 +130,11 @@ def test_the_tests_run_each_time_and_the_pages_that_have_changed(copy):
     assert first.count("pytest") == 3 and first.index("jupyter-book") < first.index("pytest")
     assert again(copy, "test") == [*always, "pytest"]
     changed = again(copy, "test", changed="book/20-two.md")
-    assert changed == [*always, "notebooks.py", *SITE, "pytest", "pytest"]
+    assert changed == [*always, *BOOK, "pytest", "notebooks.py", "pytest"]
+    build.touch(Path("book/10-one.md"), '---\nkernelspec:\n---\nload_results("rates")\n')
+    assert again(copy, "test").count("pytest") == 2
+    changed = again(copy, "test", changed="book/tutorial_book/results/rates.csv")
+    assert changed == [*always, *BOOK, "pytest", "pytest"]
 
 
 def test_the_files_on_paper_are_made_again_with_the_site(copy):
@@ -112,7 +152,7 @@ def test_a_step_that_fails_is_named_with_what_helps_and_is_not_taken_for_done(co
     assert "FAILED: building the site. Sphinx's warnings above are errors here" in said
     assert said.endswith("make book FAILED: the line that says FAILED above names the step\n")
     copy.fails.clear()
-    assert again(copy, "book") == SITE
+    assert again(copy, "book") == BOOK
     copy.fails.add("pytest")
     build.touch(Path("_build/nbval/10-one.passed"))
     assert build.main("test") == 1 and "FAILED: unit" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,10 +76,12 @@ def stale(made: Path, sources: Iterable[Path]) -> bool:
     return any(source.stat().st_mtime > made.stat().st_mtime for source in sources)
 
 
-def touch(path: Path, text: str = "") -> None:
-    """Mark a step as done now."""
+def touch(path: Path, text: str = "", begun: float | None = None) -> None:
+    """Mark a step as done: now, or when a long one began, as files may have changed since."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
+    if begun is not None:
+        os.utime(path, (begun, begun))
 
 
 def step(name: str, *commands: list[str], hint: str, pythonpath: str = "") -> None:
@@ -108,6 +111,11 @@ def notebook(page: Path) -> Path:
 def book_lib() -> list[Path]:
     """What pages import beside the package."""
     return files("book/tutorial_book/*.py")
+
+
+def results() -> list[Path]:
+    """Measurements that pages read by their names."""
+    return files("book/tutorial_book/results/*.csv", "book/tutorial_book/results/*/*")
 
 
 def own_files() -> list[Path]:
@@ -182,29 +190,30 @@ def site() -> None:
     vendor()
     sources = files(
         *"_config.yml _toc.yml book/*.md book/teach/*.md book/*.bib".split(),
-        *"book/_ext/*.py book/_static/*".split(),
-        *"book/tutorial_book/results/* book/tutorial_book/results/*/*".split(),
+        *"book/_ext/*.* book/_static/*".split(),
     )
     made = [VENDOR] if VENDOR.exists() else []
-    if not stale(SITE, [*sources, *made, EXECUTED, *book_lib(), *own_files()]):
+    if not stale(SITE, [*sources, *results(), *made, EXECUTED, *book_lib(), *own_files()]):
         return
+    begun = time.time()
     shutil.rmtree("_build/html", ignore_errors=True)
     shutil.rmtree("_build/.doctrees", ignore_errors=True)
     run_pages()
     build = [tool("jupyter-book"), "build", ".", "-W", "-n", "--keep-going"]
     step("building the site", build, hint="Sphinx's warnings above are errors here")
-    touch(SITE)
+    touch(SITE, begun=begun)
 
 
 def decks() -> None:
     """The slides, a Sphinx project of its own; its pictures come from the chapters' last run."""
     site()
     if stale(SLIDES, [SITE, *files("book/slides/*.*", "book/slides/static/*")]):
+        begun = time.time()
         shutil.rmtree("_build/html/slides", ignore_errors=True)
         options = "-q -W --keep-going -E -b revealjs -d _build/.doctrees-slides".split()
         command = [python(), "-m", "sphinx", *options, "book/slides", "_build/html/slides"]
         step("building the slides", command, hint="Sphinx's warnings above are errors here")
-        touch(SLIDES)
+        touch(SLIDES, begun=begun)
 
 
 # ---------------------------------------------------------------- the commands
@@ -230,6 +239,7 @@ def notebooks() -> None:
     """Build the downloads alone, without the site, and say where they are."""
     executed()
     run_pages()
+    shutil.rmtree("_build/downloads", ignore_errors=True)  # pages and wheels of other names
     Path("_build/static").mkdir(parents=True, exist_ok=True)  # which _config.yml names
     options = "-W -n --keep-going --builder custom --custom-builder downloads".split()
     build = [tool("jupyter-book"), "build", ".", *options]
@@ -319,10 +329,11 @@ def nbval() -> None:
 
 
 def _check(page: Path) -> None:
-    passed = Path(f"_build/nbval/{page.stem}.passed")
-    reads = own_files() if re.search(r"[\"'](photos|weights)/", page.read_text("utf-8")) else []
-    if stale(passed, [notebook(page), EXECUTED, Path("tests/book/nbval.ini"), *reads]):
-        for path in reads:  # nbval runs the notebook in another folder than its page
+    passed, text = Path(f"_build/nbval/{page.stem}.passed"), page.read_text("utf-8")
+    own = own_files() if re.search(r"[\"'](photos|weights)/", text) else []
+    stored = [path for path in results() if re.search(rf"[\"'/]{path.stem}[\"'.]", text)]
+    if stale(passed, [notebook(page), EXECUTED, Path("tests/book/nbval.ini"), *own, *stored]):
+        for path in own:  # nbval runs the notebook in another folder than its page
             to = notebook(page).parent / path.relative_to("book")
             to.parent.mkdir(exist_ok=True)
             shutil.copy(path, to)

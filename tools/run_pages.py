@@ -3,7 +3,7 @@
     python tools/run_pages.py PAGE...
 
 A page whose code has been run since the cache was emptied is not run again, unless a photograph of
-its own has changed.
+its own or a stored result that it names has changed.
 """
 
 import re
@@ -18,14 +18,16 @@ from myst_nb.core.read import myst_nb_reader_plugin
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-CACHE = Path(__file__).parents[1] / "_build/.jupyter_cache"
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "_build/.jupyter_cache"
+RESULTS = ROOT / "book/tutorial_book/results"
 AT_ONCE = 2  # kernels; each may take more than 1 GB
 TIMEOUT = 300  # seconds a cell, as in _config.yml
 OWN_FILE = re.compile(r"[\"']((?:photos|weights)/[^\"']+)")  # below the folder of the page
 
 
 def is_kept(cache, page: Path, notebook) -> bool:
-    """Whether the cache has outputs of this code, younger than the photographs that it reads."""
+    """Whether the cache has outputs of this code, younger than the files that it reads."""
     try:
         record = cache.match_cache_notebook(notebook)
     except KeyError:
@@ -33,6 +35,8 @@ def is_kept(cache, page: Path, notebook) -> bool:
     ran = (Path(cache.path) / "executed" / record.hashkey / "base.ipynb").stat().st_mtime
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     files = [page.parent / name for name in OWN_FILE.findall(code)]
+    stored = [*RESULTS.rglob("*.csv"), *RESULTS.rglob("*.json")]
+    files += [path for path in stored if re.search(rf"[\"'/]{path.stem}[\"'.]", code)]
     return all(not file.exists() or file.stat().st_mtime <= ran for file in files)
 
 

@@ -143,3 +143,24 @@ def test_a_photograph_that_changes_has_its_page_run_again(root, monkeypatch):
     os.utime(root / "book/photos/my-topic.jpg", (later, later))
     assert run_pages.main([page]) == 0
     assert ran == [page, page]
+
+
+def test_a_stored_result_that_changes_has_the_pages_that_name_it_run_again(root, monkeypatch):
+    head = "---\nkernelspec: {display_name: Python 3, language: python, name: python3}\n---\n"
+    pages = [root / "book/a.md", root / "book/b.md"]
+    for page, name in zip(pages, ("rates", "other/rates-2"), strict=True):
+        page.write_text(f'{head}# A\n\n```{{code-cell}} python\nload_results("{name}")\n```\n')
+    (root / "results/other").mkdir(parents=True)
+    monkeypatch.setattr(run_pages, "RESULTS", root / "results")
+    monkeypatch.setattr(run_pages, "CACHE", root / "cache")
+    ran = []
+    monkeypatch.setattr(run_pages, "run", lambda page, notebook: ran.append(page) or 0.0)
+    for i, name in enumerate(("rates.csv", "other/rates-2.json"), 1):
+        (root / "results" / name).touch()
+        later = time.time() + 60 * i
+        run_pages.main(pages)
+        os.utime(root / "results" / name, (later, later))
+        ran.clear()
+        run_pages.main(pages)
+        assert ran == [pages[i - 1]]
+        os.utime(root / "results" / name, (0, 0))
