@@ -5,17 +5,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "_ext"))
 
+from pull import chapter_numbers
+
+HERE = Path(__file__).parent
+
 project = "Averaging Gradients"
 author = "the Averaging Gradients authors"
 language = "en"
 extensions = ["myst_parser", "sphinx.ext.mathjax", "sphinx_revealjs", "pull"]
-exclude_patterns = ["README.md"]
+# A chapter that is left out of _toc.yml has no deck.
+left_out = sorted({deck.stem for deck in HERE.glob("[0-9]*.md")} - {*chapter_numbers()})
+exclude_patterns = ["README.md", *(f"{name}.md" for name in left_out)]
 myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "dollarmath"]
 html_copy_source = False
 html_use_index = False
 
-# The site's own copy, seen from slides/_static.
-mathjax_path = "../../_static/vendor/mathjax/tex-mml-chtml.js"
+if (HERE.parents[1] / "_build/static/vendor/mathjax").is_dir():
+    # The site's own copy, seen from slides/_static; pages, too, take a CDN's where it is missing.
+    mathjax_path = "../../_static/vendor/mathjax/tex-mml-chtml.js"
 mathjax3_config = {
     "chtml": {"matchFontHeight": False},  # slides that are not shown have no height to match
     "options": {"skipHtmlTags": {"[+]": ["aside"]}},

@@ -1,6 +1,7 @@
 """The built decks of slides, in a browser that has no internet."""
 
 import re
+import runpy
 import sys
 
 import pytest
@@ -85,6 +86,21 @@ def test_a_page_links_to_its_deck_and_both_number_equations_alike(deck):
     for label, (_, number) in pull.read_chapter(deck).equations.items():
         assert re.search(rf'id="equation-{label}".*?\({number}\)<', page, re.DOTALL)
     assert label in page
+
+
+def test_a_chapter_that_is_left_out_has_no_deck(tmp_path, monkeypatch):
+    toc = (ROOT / "_toc.yml").read_text("utf-8")
+    line = "      - file: book/30-smoothgrad\n"
+    assert line in toc
+    (tmp_path / "_toc.yml").write_text(toc.replace(line, ""))
+    monkeypatch.syspath_prepend(str(ROOT / "book/_ext"))
+    import pull
+
+    pull.chapter_numbers.cache_clear()
+    monkeypatch.setattr(pull, "ROOT", tmp_path)
+    conf = runpy.run_path(str(ROOT / "book/slides/conf.py"))
+    pull.chapter_numbers.cache_clear()
+    assert conf["exclude_patterns"] == ["README.md", "30-smoothgrad.md"]
 
 
 def test_a_wrong_label_is_an_error_that_names_the_labels_there_are(tmp_path):
