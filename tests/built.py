@@ -1,6 +1,7 @@
 """Where the book's sources and its built site are, for the tests that read them."""
 
 import re
+import shutil
 from pathlib import Path
 
 import jupytext
@@ -23,6 +24,14 @@ def make_targets() -> set[str]:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     commands = " ".join(re.findall(r"^COMMANDS [:+]= (.*)$", makefile, re.MULTILINE))
     return {*commands.split(), *re.findall(r"^(\.?[a-z][\w./]+):", makefile, re.MULTILINE)}
+
+
+def copy_package(to: Path) -> None:
+    """Copy what the book's wheel is built from, without which a copy of the book does not build."""
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT"):
+        shutil.copy(ROOT / name, to)
+    for name in ("tutorial_lib", "book/tutorial_book"):
+        shutil.copytree(ROOT / name, to / name, dirs_exist_ok=True)
 
 
 def toc_pages() -> list[str]:

@@ -9,7 +9,7 @@ to which .github/workflows/pages.yml pushes the site.
 """
 
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from docutils import nodes
 
 SITE_BRANCH = "gh-pages"
 CARD = "_static/readme.png"  # the picture of a link to the site
+BUTTONS = "use_repository_button", "use_edit_page_button", "use_issues_button"
 LENGTH = 200  # letters of a description
 SITEMAP = """<?xml version="1.0" encoding="utf-8"?>
 <urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">
@@ -28,16 +29,16 @@ SITEMAP = """<?xml version="1.0" encoding="utf-8"?>
 def offer_repository(app, config):
     """Switch on the theme's buttons where there is a repository, which they need."""
     options = config.html_theme_options
-    if options.get("repository_url"):
-        for button in ("use_repository_button", "use_edit_page_button", "use_issues_button"):
-            options.setdefault(button, True)
+    if url := (options.get("repository_url") or "").rstrip("/").removesuffix(".git"):
+        options["repository_url"] = url  # as the buttons' addresses begin
+        options |= dict.fromkeys(BUTTONS, True)  # Jupyter Book has set them to False
     if config.html_baseurl and not config.html_baseurl.endswith("/"):
         config.html_baseurl += "/"
 
 
 def offer_launch(app, pagename, templatename, context, doctree):
     """Offer a page's notebook in Colab and Binder, which take it from GitHub."""
-    url = app.config.html_theme_options.get("repository_url", "").rstrip("/")
+    url = app.config.html_theme_options.get("repository_url") or ""
     if doctree is None or not context.get("ipynb_source") or not (name := github_name(url)):
         return
     path = quote(f"notebooks/{Path(pagename).name}.ipynb")
@@ -63,7 +64,7 @@ def offer_launch(app, pagename, templatename, context, doctree):
 
 def github_name(url: str) -> str | None:
     """OWNER/NAME of a repository on GitHub, None elsewhere."""
-    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", url)
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", url)
     return found[1] if found else None
 
 
@@ -71,7 +72,7 @@ def describe(app, pagename, templatename, context, doctree):
     """Say in the head of a page what it is about, and its address where the site has one."""
     base = app.config.html_baseurl
     text = first_sentences(doctree) if doctree else ""
-    title = re.sub(r"<.*?>", "", context.get("title") or "")
+    title = unescape(re.sub(r"<.*?>", "", context.get("title") or ""))
     tags = [("name", "description", text)] if text else []
     if doctree is not None:
         tags += [

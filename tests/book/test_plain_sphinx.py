@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.built import ROOT
+from tests.built import ROOT, copy_package
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +63,7 @@ def site(tmp_path_factory):
     root = tmp_path_factory.mktemp("plain")
     for name in ("book/_ext", "book/_static"):
         shutil.copytree(ROOT / name, root / name)
+    copy_package(root)
     for name in ("_config.yml", "book/references.bib", "book/api.md"):
         shutil.copy(ROOT / name, root / name)
     (root / "_toc.yml").write_text(TOC)

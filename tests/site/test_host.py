@@ -15,7 +15,16 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from tests.built import NO_SITE, ROOT, SITE, built_html, redirects, site_pages, toc_pages
+from tests.built import (
+    NO_SITE,
+    ROOT,
+    SITE,
+    built_html,
+    copy_package,
+    redirects,
+    site_pages,
+    toc_pages,
+)
 from tests.site.conftest import ARGUMENTS, BROWSERS, Quiet, missing
 
 pytestmark = pytest.mark.slow
@@ -24,6 +33,7 @@ PAGES = [p.relative_to(SITE).as_posix() for p in site_pages()]
 PAPER = re.compile(r"https://(doi\.org/10\.|arxiv\.org/abs/)")
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 NOT_SET = not CONFIG["repository"]["url"] and not CONFIG["html"]["baseurl"]
+TITLED = "# Start & \\<end>\n\nThe first paragraph.\n"
 WITHOUT_ADDRESS = {"davis1984methods", "cho2009kernel", "holm1979simple", "demsar2006statistical"}
 
 
@@ -157,11 +167,13 @@ def test_the_host_finds_its_files():
     assert (SITE / "sitemap.xml").exists() == bool(CONFIG["html"]["baseurl"])
 
 
-def test_with_addresses_set_everything_follows(tmp_path):
+@pytest.mark.parametrize("end", [("", ""), (".git/", "/")])
+def test_with_addresses_set_everything_follows(tmp_path, end):
     """A book of one page, with both addresses: buttons, canonical link, sitemap, OpenGraph."""
     site = "https://o.github.io/n"
-    config = CONFIG | {"repository": {"url": "https://github.com/o/n", "branch": "main"}}
-    config["html"] = CONFIG["html"] | {"baseurl": site}
+    url = "https://github.com/o/n" + end[0]
+    config = CONFIG | {"repository": {"url": url, "branch": "main"}}
+    config["html"] = CONFIG["html"] | {"baseurl": site + end[1]}
     (tmp_path / "_config.yml").write_text(yaml.safe_dump(config), "utf-8")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n", "utf-8")
     shutil.copytree(ROOT / "book/_ext", tmp_path / "book/_ext")
@@ -169,10 +181,9 @@ def test_with_addresses_set_everything_follows(tmp_path):
     shutil.copy(ROOT / "book/references.bib", tmp_path / "book")
     (tmp_path / "_build/static").mkdir(parents=True)
     kernel = "---\nkernelspec: {name: python3, display_name: Python 3}\n---\n"
-    (tmp_path / "book/index.md").write_text(kernel + "# Start\n\nThe first paragraph.\n", "utf-8")
+    (tmp_path / "book/index.md").write_text(kernel + TITLED, "utf-8")
     (tmp_path / "book/api.md").write_text("# API\n", "utf-8")
-    (tmp_path / "_build/notebooks").mkdir()
-    (tmp_path / "_build/notebooks/index.ipynb").write_text("{}", "utf-8")
+    copy_package(tmp_path)
     builder = [shutil.which("jupyter-book") or str(ROOT / ".venv/bin/jupyter-book"), "build"]
     run = subprocess.run([*builder, str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
@@ -183,10 +194,12 @@ def test_with_addresses_set_everything_follows(tmp_path):
     notebook = "notebooks/index.ipynb"
     assert soup.find("link", rel="canonical")["href"] == page
     assert soup.find("meta", property="og:url")["content"] == page
+    assert soup.find("meta", property="og:title")["content"] == "Start & <end>"
     picture = soup.find("meta", property="og:image")["content"]
     assert picture.startswith(f"{site}/") and (built / picture.removeprefix(f"{site}/")).exists()
     links = {a["href"] for a in soup.find_all("a", href=True)}
     assert "https://github.com/o/n/edit/main/book/index.md" in links
+    assert "https://github.com/o/n" in links and not [a for a in links if ".git/" in a]
     assert f"https://colab.research.google.com/github/o/n/blob/gh-pages/{notebook}" in links
     assert any(a.startswith("https://mybinder.org/v2/gh/o/n/gh-pages?labpath=") for a in links)
     assert f"<loc>{page}</loc>" in (built / "sitemap.xml").read_text("utf-8")
