@@ -232,6 +232,12 @@ def write(name: str, answers: dict[str, list[str]]) -> None:
     (OUT / f"key/{name}.html").write_text(key_html(chapter, answers.get(name, [])), "utf-8")
 
 
+def chapters() -> list[str]:
+    """The chapters of the built site; a page without a source only leads on from an old address."""
+    built = sorted(path.stem for path in SITE.glob("book/[0-9][0-9]-*.html"))
+    return [name for name in built if (ROOT / f"book/{name}.md").is_file()]
+
+
 def main(names: list[str]) -> None:
     """Write what is asked for, and say where it is."""
     for folder in ("homework", "key"):
@@ -239,7 +245,7 @@ def main(names: list[str]) -> None:
     if MATHJAX.is_dir():
         shutil.copytree(MATHJAX, OUT / "mathjax", dirs_exist_ok=True)
     answers = exam_answers(ANSWERS.read_text("utf-8"))
-    names = names or sorted(p.stem for p in SITE.glob("book/[0-9][0-9]-*.html"))
+    names = names or chapters()
     for name in names:
         write(name, answers)
     print(f"{len(names)} homework sheets (.html to print, .ipynb to work in): {OUT / 'homework'}")

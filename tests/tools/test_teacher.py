@@ -116,6 +116,14 @@ def test_a_chapter_that_is_not_built_says_what_to_do(chapter):
         teacher.Chapter("31-none")
 
 
+def test_an_old_address_of_a_chapter_gets_no_sheet(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, "SITE", tmp_path)
+    (tmp_path / "book").mkdir()
+    for name in ("01-taylor", "10-taylor"):  # the first only leads to the second
+        (tmp_path / f"book/{name}.html").touch()
+    assert teacher.chapters() == ["10-taylor"]
+
+
 def test_a_notebook_begins_with_the_cells_that_the_solutions_need_and_no_others():
     found = needed_cells(jupytext.reads(CELLS, fmt="md:myst").cells)
     assert [cell.partition("\n")[0] for cell in found] == [
