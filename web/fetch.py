@@ -78,20 +78,14 @@ def copy(modules: Path, folder: Path) -> None:
     """Copy FILES to the folder, which appears only when all are there."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    for pattern, name in FILES.items():
-        for source in _found(modules, pattern):
-            to = part / name / source.name if name.endswith("/") else part / name
-            to.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, to)
+    for name, to in FILES.items():
+        source = modules / name
+        if not source.exists():
+            raise FileNotFoundError(f"npm brought no {name}")
+        (part / to).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, part / to)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-
-
-def _found(modules: Path, pattern: str) -> list[Path]:
-    found = list(modules.glob(pattern))
-    if not found:
-        raise FileNotFoundError(f"npm brought no {pattern}")
-    return found
 
 
 def main(folder: Path) -> None:
@@ -101,7 +95,9 @@ def main(folder: Path) -> None:
     try:
         copy(install(work), folder)
     except (OSError, subprocess.SubprocessError) as error:
-        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        said = getattr(error, "stderr", None) or str(error)
+        said = said if isinstance(said, str) else said.decode(errors="replace")  # after a timeout
+        lines = said.strip().splitlines()
         reason = next((line for line in lines if "reason" in line or "Error" in line), lines[-1])
         print((KEPT if folder.exists() else FALLBACK).format(reason=reason), flush=True)
         if folder.exists():

@@ -207,7 +207,9 @@ def _few_colours(data: str, kept: Path) -> str:
     if not small.exists():
         kept.mkdir(exist_ok=True)
         # Octrees are quicker, but turn white into grey and leave steps in colour bars.
-        picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(small, "PNG")
+        part = small.with_suffix(".part")  # an interrupted build leaves no half of a picture
+        picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(part, "PNG")
+        part.replace(small)
     return base64.b64encode(small.read_bytes()).decode()
 
 

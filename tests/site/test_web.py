@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -35,6 +36,33 @@ def test_a_failed_fetch_says_why_and_names_the_consequence(unreachable, tmp_path
     said = capsys.readouterr().out
     assert "FetchError: no route" in said and "CDN" in said and "need the internet" in said
     assert not folder.exists() and folder.parent.is_dir()
+
+
+def test_a_fetch_that_hangs_is_a_failed_fetch(tmp_path, monkeypatch, capsys):
+    fetch = load("web/fetch.py")
+    program = "import sys, time; print('npm error slow', file=sys.stderr, flush=True); "
+    command = [sys.executable, "-c", program + "time.sleep(60)"]
+
+    def hang(work):
+        subprocess.run(command, check=True, timeout=1, capture_output=True, text=True)
+
+    monkeypatch.setattr(fetch, "install", hang)
+    fetch.main(tmp_path / "static/vendor")
+    assert "npm error slow" in capsys.readouterr().out
+
+
+def test_files_arrive_together_or_not_at_all(tmp_path):
+    fetch, modules, folder = load("web/fetch.py"), tmp_path / "modules", tmp_path / "vendor"
+    *names, last = fetch.FILES
+    for name in names:
+        (modules / name).mkdir(parents=True)
+        (modules / name / "a.js").touch()
+    with pytest.raises(FileNotFoundError, match=f"npm brought no {last}"):
+        fetch.copy(modules, folder)
+    assert not folder.exists()
+    (modules / last).touch()
+    fetch.copy(modules, folder)
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*")} >= {*fetch.FILES.values()}
 
 
 def test_a_failed_fetch_keeps_the_copy_that_works(unreachable, tmp_path, capsys):
