@@ -47,7 +47,7 @@ def copy(tmp_path, monkeypatch):
         what = Path(known[0]).name if known and name == "python" else name
         ran.append(what)
         meanwhile.get(what, lambda: None)()
-        makes = {"venv": build.python(), "fetch.py": str(build.VENDOR / "require.js")}
+        makes = {"venv": build.python(), "fetch.py": str(build.VENDOR / "mathjax.js")}
         if "convert" in command:
             makes["notebooks.py"] = command[-1]
         if what in makes:
