@@ -256,14 +256,14 @@ def away() -> None:
 
 def teacher() -> None:
     """Homework sheets without solutions, and the key to them."""
-    site()
+    decks()
     command = [python(), "-m", "tools.teacher"]
     step("homework sheets and the key", command, hint="The last line says why")
 
 
 def figures() -> None:
     """All figures in one zip (FORMATS="svg pdf" draws them again, 10 minutes)."""
-    site()
+    decks()
     command = [python(), "-m", "tools.figures", *os.environ.get("FORMATS", "").split()]
     step("all figures", command, hint="The last line says why", pythonpath=f"{ROOT}/book")
 
@@ -278,7 +278,7 @@ def chapter() -> None:
 
 def pdf() -> None:
     """Print the built site: the book as a PDF, and a handout of each chapter."""
-    site()
+    decks()
     if stale(PDF, [SITE, *files("tools/pdf.py", "tools/joined.py", "tools/paper.js")]):
         command = [python(), "-m", "tools.pdf", "_build/html"]
         step("printing the book and its chapters", command, hint="See above")

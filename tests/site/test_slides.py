@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from tests.built import ROOT, SITE, built_html
+from tests.built import ROOT, SITE, built_html, chapters
 
 FOLDER = SITE / "slides"
-DECKS = [path.stem for path in sorted((ROOT / "book/slides").glob("[0-9]*.md"))]
+DECKS = [c.stem for c in chapters() if (ROOT / f"book/slides/{c.name}").is_file()]
 SHOW_ALL = """async i => {
     const slide = Reveal.getIndices(Reveal.getSlides()[i]);
     Reveal.slide(slide.h, slide.v);
