@@ -32,3 +32,8 @@
 addEventListener("beforeprint", () => {
   for (const option of document.querySelectorAll("details.option")) option.open = true;
 });
+
+// The theme's marks that open a part of the table of contents have no name.
+for (const summary of document.querySelectorAll(".bd-sidebar summary:has(.toctree-toggle)")) {
+  summary.setAttribute("aria-label", "Show or hide the pages of this part");
+}
