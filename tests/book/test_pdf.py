@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ ONE = """<section><h1>One</h1>
 FRAME = '<img width="300" height="100" alt="a" src="../_static/readme.png" hidden>'
 
 
+def printed(site: Path, root: Path) -> None:
+    """Print in a thread of its own: playwright refuses a second browser beside one of other tests."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(pdf.main, site, root).result()
+
+
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory) -> Path:
     """A site of three pages after `make pdf`, and then once more."""
@@ -55,10 +62,10 @@ def paper(tmp_path_factory) -> Path:
     (site / "book/plain.html").write_text(PAGE % "<section><h1>Plain</h1></section>")
     try:
         (root / "_config.yml").write_text("html: {baseurl: https://book.example/sub}")
-        pdf.main(site, root)
+        printed(site, root)
         shutil.copy(site / "pdf/averaging-gradients.pdf", site / "with-an-address.pdf")
         (root / "_config.yml").unlink()
-        pdf.main(site, root)
+        printed(site, root)
     except SystemExit as error:
         (pytest.fail if os.environ.get("REQUIRE_BROWSER") == "1" else pytest.skip)(str(error))
     return site
