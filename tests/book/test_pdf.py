@@ -44,7 +44,7 @@ FRAME = '<img width="300" height="100" alt="a" src="../_static/readme.png" hidde
 
 
 def printed(site: Path, root: Path) -> None:
-    """Print in a thread of its own: playwright refuses a second browser beside one of other tests."""
+    """Print in a thread of its own: playwright allows one browser in each."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(pdf.main, site, root).result()
 
