@@ -43,15 +43,10 @@ def page_figures(notebook, kind: str) -> dict[str, bytes]:
 
 def stored(page: Path) -> dict[str, bytes]:
     """The figures of the page as they were drawn for the site."""
-    notebook = myst_nb_reader_plugin(str(page))
     try:
-        record = get_cache(CACHE).match_cache_notebook(notebook)
+        _, ran = get_cache(CACHE).merge_match_into_notebook(myst_nb_reader_plugin(str(page)))
     except KeyError:
         raise SystemExit(f"{page}: its cells have not been run: run `make book`") from None
-    ran = get_cache(CACHE).get_cache_bundle(record.pk).nb
-    names = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell, source in zip([c for c in ran.cells if c.cell_type == "code"], names, strict=True):
-        cell.metadata = source.metadata  # names and captions may have changed since
     return {f"{name}.png": data for name, data in page_figures(ran, "png").items()}
 
 
