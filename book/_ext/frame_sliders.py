@@ -14,6 +14,7 @@ import re
 from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from docutils import nodes
 from myst_nb.sphinx_ import NbMetadataCollector
@@ -23,6 +24,36 @@ VIEW = re.compile(r'<script type="application/vnd\.jupyter\.widget-view\+json">(
 IMAGE = re.compile(r'<img alt="(?P<alt>.*?)" src="data:image/png;base64,(?P<data>.*?)"', re.DOTALL)
 CAPTION = re.compile(r"<p>(.*)</p>", re.DOTALL)
 log = logging.getLogger(__name__)
+
+
+class Slider(NamedTuple):
+    """What a slider of tl.widgets.slider shows."""
+
+    description: str
+    index: int  # of the frame that is shown first
+    caption: str
+    frames: list[tuple[str, bytes, str]]  # label, PNG and alt text
+
+
+def is_slider(box: dict) -> bool:
+    """Whether tl.widgets.slider made the widget with this state."""
+    return "tl-slider" in box.get("_dom_classes", ())
+
+
+def read_slider(models: dict, box: dict) -> Slider:
+    """Read a slider from its own state and those of the widgets in it."""
+    control, stack, foot = (_state(models, child) for child in box["children"])
+    images = [IMAGE.match(_state(models, child)["value"]) for child in stack["children"]]
+    frames = [
+        (label, b64decode(image["data"]), html.unescape(image["alt"]))
+        for label, image in zip(control["_options_labels"], images, strict=True)
+    ]
+    caption = CAPTION.search(foot["value"])[1]
+    return Slider(control["description"], control["index"], caption, frames)
+
+
+def _state(models: dict, reference: str) -> dict:
+    return models[reference.removeprefix("IPY_MODEL_")]["state"]
 
 
 class FrameSliderNode(nodes.container):
@@ -38,9 +69,8 @@ def read_sliders(app, doctree):
     models = json.loads(files["ipywidgets_state"][1]["body"])["state"]
     for i, (raw, view) in enumerate(_views(doctree)):
         box = models.get(view, {}).get("state", {})
-        if "tl-slider" in box.get("_dom_classes", ()):
-            parts = [_state(models, child) for child in box["children"]]
-            raw.replace_self(_slider(app, f"slider-{i}", models, *parts))
+        if is_slider(box):
+            raw.replace_self(_node(app, f"slider-{i}", read_slider(models, box)))
         else:
             said = "a widget that tl.widgets.slider did not make: the site cannot show it"
             log.warning(said, location=page)
@@ -55,29 +85,23 @@ def _views(doctree) -> list[tuple[nodes.raw, str]]:
     return [(node, json.loads(match[1])["model_id"]) for node, match in found if match]
 
 
-def _state(models: dict, reference: str) -> dict:
-    return models[reference.removeprefix("IPY_MODEL_")]["state"]
-
-
-def _slider(app, name: str, models: dict, control: dict, stack: dict, foot: dict):
-    """The node of one slider, from the states of its parts."""
+def _node(app, name: str, slider: Slider) -> FrameSliderNode:
+    """The node of a slider, whose frames are files of their own."""
     node = FrameSliderNode(
         "",
         name=name,
-        index=control["index"],
-        labels=[*control["_options_labels"]],
-        description=control["description"],
-        caption=CAPTION.search(foot["value"])[1],
+        index=slider.index,
+        labels=[label for label, _, _ in slider.frames],
+        description=slider.description,
+        caption=slider.caption,
     )
     folder = Path(app.doctreedir).parent / "frames"
     folder.mkdir(parents=True, exist_ok=True)
-    for child in stack["children"]:
-        image = IMAGE.match(_state(models, child)["value"])
-        data = b64decode(image["data"])
+    for _, data, alt in slider.frames:
         path = folder / f"{sha256(data).hexdigest()}.png"
         path.write_bytes(data)
         uri = "/" + Path(os.path.relpath(path, app.srcdir)).as_posix()
-        node += nodes.image(uri=uri, alt=html.unescape(image["alt"]))
+        node += nodes.image(uri=uri, alt=alt)
     return node
 
 

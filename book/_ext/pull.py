@@ -24,6 +24,7 @@ import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
+from frame_sliders import is_slider, read_slider
 from jupyter_cache import get_cache
 from myst_nb.core.read import myst_nb_reader_plugin
 from PIL import Image
@@ -34,7 +35,6 @@ CACHE = ROOT / "_build/.jupyter_cache"
 EQUATION = re.compile(r"^\$\$\n((?:(?!^\$\$).)*)^\$\$ *\(([\w-]+)\)$", re.MULTILINE | re.DOTALL)
 QUESTION = re.compile(r"^(:{3,})\{question\} (.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 SUMMARY = re.compile(r"^## Summary\n.*?^(\|.*?)\n\n", re.MULTILINE | re.DOTALL)
-FRAME = re.compile(r'alt="(.*?)" src="data:image/png;base64,(.*?)"', re.DOTALL)
 ROLE = re.compile(r"\{([\w:]+)\}`([^`]+)`")
 SIGNS = {
     "alpha": "α", "beta": "β", "epsilon": "ε", "gamma": "γ", "lambda": "λ", "omega": "ω",
@@ -95,21 +95,10 @@ def _figures(notebook) -> dict[str, tuple[bytes, str]]:
 def _sliders(notebook) -> dict[str, list[tuple[str, bytes, str]]]:
     """The frames of the sliders, from the state that the widgets were in at the end."""
     widgets = notebook.metadata.get("widgets", {})
-    state = widgets.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
-    models = {key: m["state"] | {"_name": m["model_name"]} for key, m in state.items()}
-    found = {}
-    for box in models.values():
-        children = [models[c.removeprefix("IPY_MODEL_")] for c in box.get("children", [])]
-        if [c["_name"] for c in children[:2]] == ["SelectionSliderModel", "StackModel"]:
-            control, stack = children[:2]
-            frames = [models[c.removeprefix("IPY_MODEL_")]["value"] for c in stack["children"]]
-            read = [FRAME.search(frame) for frame in frames]
-            labels = control["_options_labels"]
-            found[control["description"]] = [
-                (label, base64.b64decode(m[2]), html.unescape(m[1]))
-                for label, m in zip(labels, read, strict=True)
-            ]
-    return found
+    models = widgets.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    boxes = [model["state"] for model in models.values() if is_slider(model["state"])]
+    sliders = [read_slider(models, box) for box in boxes]
+    return {slider.description: slider.frames for slider in sliders}
 
 
 class Pull(SphinxDirective):
