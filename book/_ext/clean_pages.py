@@ -1,12 +1,12 @@
 """What the built pages need beside Jupyter Book: valid HTML and pictures that load quickly."""
 
-import io
 import re
 from functools import cache
 from html import escape
 from pathlib import Path
 
 from docutils import nodes
+from few_colours import few_colours
 from PIL import Image
 
 # sphinx-exercise gives all exercises of a page one id, and all solutions another.
@@ -76,28 +76,13 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def shrink_pictures(app, exception):
-    """Write the large figures of the site with 256 colours, a third of the bytes.
-
-    The colours are the picture's own, to one or two levels of 255 in the mean. What the notebooks
-    hold is not touched.
-    """
+    """Write the large figures of the site with few colours. What the notebooks hold stays."""
     if exception is not None or app.builder.format != "html":
         return
+    kept = Path(app.outdir).parent / "few_colours"
     for path in (Path(app.outdir) / "_images").glob("*.png"):
-        if path.stat().st_size > LARGE and (small := _with_few_colours(path)):
-            path.write_bytes(small)
-
-
-def _with_few_colours(path: Path) -> bytes | None:
-    """The file with a palette, where that is smaller and loses no transparency."""
-    with Image.open(path) as picture:
-        alpha = picture.getchannel("A").getextrema() if "A" in picture.getbands() else (255, 255)
-        if picture.mode == "P" or alpha != (255, 255):
-            return None
-        written = io.BytesIO()
-        few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT)
-        few.save(written, "PNG", optimize=True)
-    return written.getvalue() if len(written.getvalue()) < path.stat().st_size else None
+        if path.stat().st_size > LARGE:
+            path.write_bytes(few_colours(path.read_bytes(), kept))
 
 
 def write_start(app, exception):

@@ -7,8 +7,6 @@ They lie in the folder `notebooks` of the site. The builder `downloads` makes th
 """
 
 import base64
-import hashlib
-import io
 import os
 import shutil
 import subprocess
@@ -20,10 +18,10 @@ from urllib.parse import urljoin
 
 import nbformat
 from docutils import nodes
+from few_colours import few_colours
 from jupyter_cache import get_cache
 from myst_nb.core.read import myst_nb_reader_plugin
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from PIL import Image
 from plain_markdown import Page, Part
 from pybtex.plugin import find_plugin
 from sphinx.builders import Builder
@@ -189,28 +187,14 @@ def code_cell(cell, part: Part):
 
 
 def lighten(app, cell) -> None:
-    """Give the pictures of a cell 256 colours, which is a third of the bytes, and their texts."""
+    """Give the pictures of a cell few colours, and their texts."""
     alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
     for output in cell.get("outputs", []):
         if data := output.get("data", {}).get("image/png"):
-            output.data["image/png"] = _few_colours(data, Path(app.outdir).parent / "few_colours")
+            small = few_colours(base64.b64decode(data), Path(app.outdir).parent / "few_colours")
+            output.data["image/png"] = base64.b64encode(small).decode()
             if alt:
                 output.metadata["image/png"] = {"alt": " ".join(alt.split())}
-
-
-def _few_colours(data: str, kept: Path) -> str:
-    """The picture with 256 colours, from the last build where it is kept: it takes a while."""
-    picture = Image.open(io.BytesIO(base64.b64decode(data)))
-    if picture.mode == "P":
-        return data
-    small = kept / f"{hashlib.sha256(data.encode()).hexdigest()}.png"
-    if not small.exists():
-        kept.mkdir(exist_ok=True)
-        # Octrees are quicker, but turn white into grey and leave steps in colour bars.
-        part = small.with_suffix(".part")  # an interrupted build leaves no half of a picture
-        picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(part, "PNG")
-        part.replace(small)
-    return base64.b64encode(small.read_bytes()).decode()
 
 
 def _without_widgets(cell) -> None:
