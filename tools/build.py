@@ -11,13 +11,11 @@ or in a conda environment where one is active (other than base).
 from __future__ import annotations  # an older Python gets as far as the line that refuses it
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,11 +101,6 @@ def pages() -> list[Path]:
     return [p for p in files("book/*.md") if "\nkernelspec:" in p.read_text("utf-8")]
 
 
-def notebook(page: Path) -> Path:
-    """The notebook of a page."""
-    return Path(f"_build/notebooks/{page.stem}.ipynb")
-
-
 def book_lib() -> list[Path]:
     """What pages import beside the package."""
     return files("book/tutorial_book/*.py")
@@ -165,21 +158,8 @@ def vendor() -> None:
         step("fetching MathJax", command, hint="See above")
 
 
-def converted() -> None:
-    """The pages as notebooks that nbval runs, with the outputs that tests compare."""
-    install()
-    outputs = files("tests/book/expected_outputs/*.json")
-    for page in pages():
-        made = notebook(page)
-        if stale(made, [page, Path("tools/notebooks.py"), *outputs]):
-            command = [python(), "tools/notebooks.py", "convert", str(page), str(made)]
-            if subprocess.run(command).returncode:
-                made.unlink(missing_ok=True)
-                raise Failed
-
-
 def run_pages() -> None:
-    """Run the pages whose code has changed."""
+    """Run the pages whose code has changed: nbval runs them, and the site shows what it saw."""
     run = [python(), "tools/run_pages.py", *map(str, pages())]
     step("running the chapters", run, hint="The cell above failed")
 
@@ -291,8 +271,8 @@ def test() -> None:
     lint()
     types()
     decks()
-    unit()
     nbval()
+    unit()
     print(f"\n{COMMAND} test passed: lint, unit tests, site, {len(pages())} pages run and checked")
 
 
@@ -319,29 +299,11 @@ def unit() -> None:
 
 
 def nbval() -> None:
-    """Run every cell of the pages that have changed, two pages at a time."""
-    converted()
+    """Run pages, unless the site's run has shown that every checked output is as stored."""
     executed()
-    with ThreadPoolExecutor(2) as pool:
-        results = [pool.submit(_check, page) for page in pages()]
-    if any(result.exception() for result in results):
-        raise Failed
-
-
-def _check(page: Path) -> None:
-    passed, text = Path(f"_build/nbval/{page.stem}.passed"), page.read_text("utf-8")
-    own = own_files() if re.search(r"[\"'](photos|weights)/", text) else []
-    stored = [path for path in results() if re.search(rf"[\"'/]{path.stem}[\"'.]", text)]
-    if stale(passed, [notebook(page), EXECUTED, Path("tests/book/nbval.ini"), *own, *stored]):
-        for path in own:  # nbval runs the notebook in another folder than its page
-            to = notebook(page).parent / path.relative_to("book")
-            to.parent.mkdir(exist_ok=True)
-            shutil.copy(path, to)
-        command = [tool("pytest"), "-c", "tests/book/nbval.ini", str(notebook(page))]
-        hint = f"Where only stored outputs differ: {COMMAND} outputs"
-        # Pages import tutorial_book, which is in the folder book.
-        step(f"nbval: every cell of {page.stem}", command, hint=hint, pythonpath=f"{ROOT}/book")
-        touch(passed)
+    run = [python(), "tools/run_pages.py", "--checked", *map(str, pages())]
+    hint = f"Where only stored outputs differ: {COMMAND} outputs"
+    step("nbval: every cell of every page", run, hint=hint)
 
 
 def mutants() -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from jupyter_cache import get_cache
 from myst_nb.core.read import myst_nb_reader_plugin
+from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
-from tools.run_pages import AT_ONCE, CACHE, run
+from tools.run_pages import AT_ONCE, CACHE
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,8 +55,9 @@ def drawn_again(page: Path, formats: list[str]) -> dict[str, bytes]:
     """The figures of the page in other formats: its cells are run again."""
     notebook = myst_nb_reader_plugin(str(page))
     notebook.cells.insert(0, new_code_cell(FIRST.format(formats=formats)))
-    seconds = run(page, notebook)
-    print(f"{page.name} ran in {seconds:.0f} s", flush=True)
+    folder = {"metadata": {"path": str(page.parent)}}
+    NotebookClient(notebook, timeout=300, record_timing=False, resources=folder).execute()
+    print(f"{page.name} has run", flush=True)
     figures = {kind: page_figures(notebook, kind) for kind in formats}
     return {f"{name}.{kind}": data for kind, each in figures.items() for name, data in each.items()}
 

@@ -1,73 +1,146 @@
-"""Run pages of the book, two at a time, and keep their outputs where jupyter-book finds them.
+"""Run pages of the book under nbval, two at a time, and keep their outputs for jupyter-book.
 
-    python tools/run_pages.py PAGE...
+    python tools/run_pages.py PAGE...            so that the site can be built
+    python tools/run_pages.py --checked PAGE...  and fail where a checked output is another one
 
-A page whose code has been run since the cache was emptied is not run again, unless a photograph of
-its own or a stored result that it names has changed.
+Each page is run once, as a test and for the site. It is not run again while its code is as it was
+when the cache was emptied, unless a photograph of its own or a stored result that it names has
+changed. With --checked a page is run again until its outputs are those that
+tests/book/expected_outputs has.
 """
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
+import nbformat
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from myst_nb.core.read import myst_nb_reader_plugin
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this is a program and a module of tools
+
+from tools import notebooks as nbval_notebooks
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "_build/.jupyter_cache"
+NOTEBOOKS = ROOT / "_build/notebooks"
 RESULTS = ROOT / "book/tutorial_book/results"
 AT_ONCE = 2  # kernels; each may take more than 1 GB
-TIMEOUT = 300  # seconds a cell, as in _config.yml
 OWN_FILE = re.compile(r"[\"']((?:photos|weights)/[^\"']+)")  # below the folder of the page
+NBVAL = "-m pytest -c tests/book/nbval.ini -p tools.kept_outputs".split()
 
 
-def is_kept(cache, page: Path, notebook) -> bool:
-    """Whether the cache has outputs of this code, younger than the files that it reads."""
+class Run(NamedTuple):
+    """How a page ran."""
+
+    seconds: float
+    ran: bool  # every cell, without an error
+    passed: bool  # and the checked outputs are as stored
+    report: str  # of nbval
+
+
+def code_cells(notebook) -> list:
+    """The cells of a notebook that are run."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def code(notebook) -> str:
+    """All code of a notebook."""
+    return "\n".join(cell.source for cell in code_cells(notebook))
+
+
+def own_files(page: Path, notebook) -> list[str]:
+    """Photographs and weights that a page reads, below its folder."""
+    names = OWN_FILE.findall(code(notebook))
+    return [name for name in names if (page.parent / name).exists()]
+
+
+def is_kept(cache, page: Path, notebook, checked: str | None) -> bool:
+    """Whether the cache has outputs of this code, younger than the files that it reads.
+
+    `checked` is the hash of the notebook whose outputs they have to equal, if they have to.
+    """
     try:
         record = cache.match_cache_notebook(notebook)
     except KeyError:
         return False
     ran = (Path(cache.path) / "executed" / record.hashkey / "base.ipynb").stat().st_mtime
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    files = [page.parent / name for name in OWN_FILE.findall(code)]
+    files = [page.parent / name for name in own_files(page, notebook)]
     stored = [*RESULTS.rglob("*.csv"), *RESULTS.rglob("*.json")]
-    files += [path for path in stored if re.search(rf"[\"'/]{path.stem}[\"'.]", code)]
-    return all(not file.exists() or file.stat().st_mtime <= ran for file in files)
+    named = [path for path in stored if re.search(rf"[\"'/]{path.stem}[\"'.]", code(notebook))]
+    fresh = all(file.stat().st_mtime <= ran for file in [*files, *named])
+    return fresh and checked in (None, (record.data or {}).get("passed"))
 
 
-def run(page: Path, notebook) -> float:
-    """Run a notebook in the folder of its page and return the seconds that it took."""
+def convert(page: Path) -> tuple[Path, str]:
+    """Write the notebook that nbval runs; return it with its hash."""
+    made = NOTEBOOKS / f"{page.stem}.ipynb"
+    nbval_notebooks.convert(page, made)
+    return made, sha256(made.read_bytes()).hexdigest()
+
+
+def run(page: Path, notebook, made: Path) -> Run:
+    """Run a page as nbval's notebook and put what its cells show into `notebook`."""
+    for name in own_files(page, notebook):  # nbval runs in the notebook's folder, not in the page's
+        (made.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(page.parent / name, made.parent / name)
+    kept = made.with_suffix(".kept")
+    kept.unlink(missing_ok=True)
     begin = time.perf_counter()
-    folder = {"metadata": {"path": str(page.parent)}}
-    client = NotebookClient(notebook, timeout=TIMEOUT, record_timing=False, resources=folder)
-    client.execute()
-    return time.perf_counter() - begin
+    result = subprocess.run(
+        [sys.executable, *NBVAL, f"--kept-outputs={kept}", str(made)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(page.parent)},  # pages import tutorial_book
+        capture_output=True,
+        encoding="utf-8",
+    )
+    seconds = time.perf_counter() - begin
+    if kept.exists():
+        with_outputs = nbformat.read(kept, as_version=4)
+        notebook.metadata.update(widgets=with_outputs.metadata.get("widgets", {}))
+        for cell, same in zip(code_cells(notebook), code_cells(with_outputs), strict=True):
+            cell.outputs, cell.execution_count = same.outputs, same.execution_count
+    return Run(seconds, kept.exists(), result.returncode == 0, result.stdout + result.stderr)
 
 
-def main(pages: list[Path]) -> int:
+def main(pages: list[Path], checked: bool = False) -> int:
     """Run the pages; return the number of those that failed."""
     cache, failed = get_cache(CACHE), 0
     notebooks = {page: myst_nb_reader_plugin(str(page)) for page in pages}
-    missing = {page: nb for page, nb in notebooks.items() if not is_kept(cache, page, nb)}
+    made = {page: convert(page) for page in pages}
+    missing = [
+        page
+        for page, notebook in notebooks.items()
+        if not is_kept(cache, page, notebook, made[page][1] if checked else None)
+    ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = {page: pool.submit(run, page, notebook) for page, notebook in missing.items()}
+        runs = {p: pool.submit(run, p, notebooks[p], made[p][0]) for p in missing}
         for i, (page, future) in enumerate(runs.items(), 1):
-            try:
-                seconds = future.result()
-            except (CellExecutionError, CellTimeoutError) as error:
+            how = future.result()
+            if how.ran:
+                data = {
+                    "execution_seconds": how.seconds,
+                    "passed": made[page][1] if how.passed else "",
+                }
+                bundle = CacheBundleIn(notebooks[page], str(page), data=data)
+                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+                print(f"{page} ran in {how.seconds:.0f} s ({i} of {len(runs)})", flush=True)
+            if how.ran and not how.passed and not checked:
+                print("  with other outputs than are stored for it: `make test` shows them")
+            elif not how.passed:
                 failed += 1
-                print(f"FAILED: {page}\n{error}", flush=True)
-                continue
-            bundle = CacheBundleIn(missing[page], str(page), data={"execution_seconds": seconds})
-            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-            print(f"{page} ran in {seconds:.0f} s ({i} of {len(runs)})", flush=True)
+                print(f"FAILED: {page}\n{how.report}", flush=True)
     return failed
 
 
 if __name__ == "__main__":
-    sys.exit(main([Path(path).resolve() for path in sys.argv[1:]]))
+    paths = [Path(path).resolve() for path in sys.argv[1:] if path != "--checked"]
+    sys.exit(main(paths, "--checked" in sys.argv))

@@ -127,6 +127,11 @@ def test_the_page_runs_with_a_network_of_ones_own(root, monkeypatch):
     assert any("The network says: cat" in t or "The network says: dog" in t for t in printed)
 
 
+def pretend(ran: list):
+    """A run that only notes which page it was."""
+    return lambda page, notebook, made: ran.append(page) or run_pages.Run(0.0, True, True, "")
+
+
 def test_a_photograph_that_changes_has_its_page_run_again(root, monkeypatch):
     page = new_chapter.new_chapter(root, "my-topic")
     page.write_text(
@@ -135,7 +140,8 @@ def test_a_photograph_that_changes_has_its_page_run_again(root, monkeypatch):
     )
     monkeypatch.setattr(run_pages, "CACHE", root / "cache")
     ran = []
-    monkeypatch.setattr(run_pages, "run", lambda page, notebook: ran.append(page) or 0.0)
+    monkeypatch.setattr(run_pages, "NOTEBOOKS", root / "notebooks")
+    monkeypatch.setattr(run_pages, "run", pretend(ran))
     for _ in range(2):
         assert run_pages.main([page]) == 0
     assert ran == [page], "a page whose photograph is as it was is not run again"
@@ -154,7 +160,8 @@ def test_a_stored_result_that_changes_has_the_pages_that_name_it_run_again(root,
     monkeypatch.setattr(run_pages, "RESULTS", root / "results")
     monkeypatch.setattr(run_pages, "CACHE", root / "cache")
     ran = []
-    monkeypatch.setattr(run_pages, "run", lambda page, notebook: ran.append(page) or 0.0)
+    monkeypatch.setattr(run_pages, "NOTEBOOKS", root / "notebooks")
+    monkeypatch.setattr(run_pages, "run", pretend(ran))
     for i, name in enumerate(("rates.csv", "other/rates-2.json"), 1):
         (root / "results" / name).touch()
         later = time.time() + 60 * i
