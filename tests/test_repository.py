@@ -145,6 +145,16 @@ def test_the_addresses_are_written_once_and_taken_away_again(both):
     )
 
 
+@pytest.mark.parametrize("text", ["title: A", "repository:\nhtml:", "html: {baseurl: ''}"])
+def test_no_address_is_a_configuration_too(text):
+    assert addresses.addresses(text) == ("", "")
+
+
+def test_the_address_of_a_repository_is_the_one_that_a_reader_opens():
+    text = "repository: {url: 'https://github.com/o/n.git'}"
+    assert addresses.addresses(text) == ("https://github.com/o/n", "")
+
+
 def test_built_notebooks_under_docs_are_not_ignored():
     """`cp -r _build/html docs; git add docs` is one way to GitHub Pages."""
     names = ["docs/_sources/book/page.ipynb", "docs/_static/x.css", "book/page.ipynb", "_build/x"]

@@ -21,7 +21,10 @@ URLS_BEFORE = "\n[tool.setuptools.packages.find]\n"
 def addresses(config: str) -> tuple[str, str]:
     """The repository and the site, from the text of _config.yml; "" where one is not set."""
     loaded = yaml.safe_load(config)
-    return loaded["repository"]["url"] or "", loaded["html"]["baseurl"] or ""
+    repository = (loaded.get("repository") or {}).get("url") or ""
+    return repository.rstrip("/").removesuffix(".git"), (loaded.get("html") or {}).get(
+        "baseurl"
+    ) or ""
 
 
 def citation(text: str, repository: str, site: str) -> str:

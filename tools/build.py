@@ -11,6 +11,7 @@ or in a conda environment where one is active (other than base).
 from __future__ import annotations  # an older Python gets as far as the line that refuses it
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,8 +98,11 @@ def step(name: str, *commands: list[str], hint: str, pythonpath: str = "") -> No
 
 
 def pages() -> list[Path]:
-    """The pages with cells."""
-    return [p for p in files("book/*.md") if "\nkernelspec:" in p.read_text("utf-8")]
+    """The pages of the book that have cells; one that is left out of _toc.yml is not run."""
+    toc = Path("_toc.yml").read_text("utf-8")
+    there = re.findall(r"^[^#\n]*\b(?:file|root): *[\"']?(book/[^\s\"'#]+)", toc, re.MULTILINE)
+    found = [p for p in files("book/*.md") if p.with_suffix("").as_posix() in there]
+    return [p for p in found if "\nkernelspec:" in p.read_text("utf-8")]
 
 
 def book_lib() -> list[Path]:
@@ -364,12 +368,15 @@ def show_help() -> None:
 
 def main(*arguments: str) -> int:
     """Run the commands that are named, one after the other; NAME=value sets a variable for them."""
+    set_here = dict(a.split("=", 1) for a in arguments if "=" in a)
+    if "PHOTO" in set_here:  # as seen from the folder in which the command was given
+        set_here["PHOTO"] = str(Path(set_here["PHOTO"]).resolve())
     os.chdir(ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     os.environ.setdefault("PYTHONUTF8", "1")  # Windows reads files in an older code otherwise
     known = {command.__name__: command for command in COMMANDS} | {"help": show_help}
     names = [a for a in arguments if "=" not in a] or ["help"]
-    os.environ |= dict(a.split("=", 1) for a in arguments if "=" in a)
+    os.environ |= set_here
     for name in names:
         if name not in known:
             print(f"there is no command {name!r}; the commands are {', '.join(known)}")
@@ -379,6 +386,9 @@ def main(*arguments: str) -> int:
         except Failed:
             print(f"\n{COMMAND} {name} FAILED: the line that says FAILED above names the step")
             return 1
+        except KeyboardInterrupt:
+            print(f"\n{COMMAND} {name} was stopped; the next one goes on from here")
+            return 130
     return 0
 
 

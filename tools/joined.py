@@ -42,11 +42,13 @@ class Joined:
             self.places.setdefault(key, self.place(number, place.top))
         if part and part not in self.parts:
             self.parts[part] = self.writer.add_outline_item(part, first, bold=True, is_open=False)
-        mark = self.writer.add_outline_item(title, first, self.parts.get(part), is_open=False)
+        mark = self.writer.add_outline_item(
+            title, first, parent=self.parts.get(part), is_open=False
+        )
         for section in _sections(pdf.outline):
             number = first + pdf.get_destination_page_number(section)
             text, fit = str(section.title).rstrip("# "), Fit.xyz(top=section.top)
-            self.writer.add_outline_item(text, number, mark, fit=fit)
+            self.writer.add_outline_item(text, number, parent=mark, fit=fit)
 
     def place(self, number: int, top: float | None = None) -> ArrayObject:
         """The destination of a page of this file, or of a height on it."""

@@ -11,6 +11,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 CHANGES = {"append", "add", "update", "extend", "insert", "setdefault", "pop", "remove", "clear"}
 
+IN_PLACE = re.compile(r"[a-z]\w*[a-z]_")  # torch's x.add_(1) and nn.init.zeros_(x)
+
 
 def needed_cells(cells: list) -> list[str]:
     """The code cells of a page, in order, on which its solutions rest; no solution among them."""
@@ -34,8 +36,8 @@ def needed_cells(cells: list) -> list[str]:
 class _Names(ast.NodeVisitor):
     """The names of a cell: `free` come from outside, `bound` get a value here.
 
-    The value of a name in `changed` is changed: x[i] = ..., x.y = ..., x.append(...). Nodes are
-    visited in the order in which Python runs them.
+    The value of a name in `changed` is changed: x[i] = ..., x.y = ..., x.append(...), x.add_(...).
+    Nodes are visited in the order in which Python runs them.
     """
 
     def __init__(self):
@@ -72,8 +74,10 @@ class _Names(ast.NodeVisitor):
     visit_Subscript = visit_Attribute
 
     def visit_Call(self, node):
-        if isinstance(node.func, ast.Attribute) and node.func.attr in CHANGES:
-            self._change(node.func)
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        if name in CHANGES or IN_PLACE.fullmatch(name):
+            for part in (node.func, *node.args * bool(IN_PLACE.fullmatch(name))):
+                self._change(part)
         self.generic_visit(node)
 
     def visit_FunctionDef(self, node):

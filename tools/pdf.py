@@ -74,7 +74,10 @@ class Page(NamedTuple):
 
 
 def contents(root: Path = ROOT) -> list[tuple[str, str]]:
-    """The pages of _toc.yml in order, each with the caption of its part."""
+    """The pages of _toc.yml in order, each with the caption of its part.
+
+    Pages below another one, which are the lecturer's notes to a chapter, stay on the site alone.
+    """
     toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
     pages = [(toc["root"], "")]
     return pages + [(c["file"], p["caption"]) for p in toc["parts"] for c in p["chapters"]]

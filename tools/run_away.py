@@ -66,6 +66,8 @@ def main(folder: Path, names: list[str]) -> int:
     """Run the notebooks one after the other; return the number of those that failed."""
     failed = 0
     notebooks = [folder / name for name in names] or sorted(folder.glob("*.ipynb"))
+    if not notebooks:
+        raise SystemExit(f"{folder}: no notebooks are there; `make notebooks` makes them")
     with TemporaryDirectory() as place:
         python = environment(Path(place).resolve())
         for i, notebook in enumerate(notebooks, 1):

@@ -71,14 +71,14 @@ class Chapter:
 
 
 class Exercise:
-    """An exercise of a chapter: label, title, and the elements of its text and solution."""
+    """An exercise of a chapter: label, title, and the elements of its text and solutions."""
 
     def __init__(self, box: Tag, soup: BeautifulSoup):
         self.label = box["id"]
         self.title = _title(box)
         self.text = _body(box)
-        link = soup.select_one(f'div.solution > .admonition-title a[href="#{self.label}"]')
-        self.solution = _body(link.find_parent("div", class_="solution")) if link else None
+        links = soup.select(f'div.solution > .admonition-title a[href="#{self.label}"]')
+        self.solutions = [_body(link.find_parent("div", class_="solution")) for link in links]
 
 
 def _heading(heading: Tag) -> str:
@@ -165,7 +165,7 @@ def key_html(chapter: Chapter, answers: list[str]) -> str:
     parts = ["<p><strong>For teachers.</strong> Please do not put this page online.</p>"]
     for exercise in chapter.exercises:
         parts.append(f"<h2>{html.escape(exercise.title)}</h2>\n{exercise.text}")
-        parts.append(str(exercise.solution or "<p>(no solution)</p>"))
+        parts += map(str, exercise.solutions or ["<p>(no solution)</p>"])
     questions = exam_questions(chapter.name)
     if questions and len(questions) != len(answers):
         counts = f"{len(questions)} exam questions, and {len(answers)} answers in {ANSWERS.name}"

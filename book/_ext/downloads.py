@@ -8,6 +8,7 @@ They lie in the folder `notebooks` of the site. The builder `downloads` makes th
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,20 @@ if "google.colab" in sys.modules:  # its own sliders are those of ipywidgets 7
     from google.colab import output
 
     output.enable_custom_widget_manager()"""
+OWN_FILE = re.compile(r"[\"']((?:photos|weights)/[^\"']+)")
+LARGEST = 5_000_000  # bytes of a file that a notebook brings
+BESIDE = "This page reads the file `{name}`. Put it below the folder of this notebook."
+OWN = """\
+# The files that this page reads, written where its cells look for them.
+from base64 import b64decode
+from pathlib import Path
+
+files = {{
+{files}}}
+for name, data in files.items():
+    if not Path(name).exists():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b64decode(data))"""
 OFFER = """\
 <p class="notebook-download">This page as a notebook: {links}. \
 Put <a href="{wheel}" download>the package</a> beside it.</p>"""
@@ -96,12 +111,13 @@ def write_notebooks(app, doctree, name):
     for cell in notebook.cells:
         lighten(app, cell)
     title = parts[0].text.partition("\n")[0].lstrip("# ")
+    own = own_files(Path(app.env.doc2path(name)).parent, notebook)
     to = _folder(app) / f"{Path(name).name}.ipynb"
-    _write(to, [*first_cells(app, name, title), *cells(parts, notebook)], notebook.metadata)
+    _write(to, [*first_cells(app, name, title), *own, *cells(parts, notebook)], notebook.metadata)
     if any(part.solution for part in parts):
         twin = to.with_stem(f"{to.stem}-student")
         first = first_cells(app, name, title, student=True)
-        _write(twin, [*first, *cells(parts, notebook, student=True)], notebook.metadata)
+        _write(twin, [*first, *own, *cells(parts, notebook, student=True)], notebook.metadata)
 
 
 def executed(app, name: str) -> nbformat.NotebookNode:
@@ -154,6 +170,20 @@ def first_cells(app, name: str, title: str, student: bool = False) -> list:
         new_markdown_cell(INTRODUCTION.format(page=page, twin=twin, source=source)),
         new_code_cell(INSTALL.format(wheel=wheel, elsewhere=elsewhere)),
     ]
+
+
+def own_files(folder: Path, notebook) -> list:
+    """A folded cell that writes the photographs and small weights which the page reads."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    names = sorted({name for name in OWN_FILE.findall(code) if (folder / name).exists()})
+    small = [name for name in names if (folder / name).stat().st_size <= LARGEST]
+    found = [new_markdown_cell(BESIDE.format(name=n)) for n in names if n not in small]
+    if small:
+        data = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in small}
+        lines = "".join(f"    {name!r}: {text!r},\n" for name, text in data.items())
+        folded = {"jupyter": {"source_hidden": True}, "cellView": "form"}
+        found.append(new_code_cell(OWN.format(files=lines), metadata=folded))
+    return found
 
 
 def cells(parts: list[Part], notebook, student: bool = False) -> list:

@@ -20,6 +20,7 @@ OTHERS = {  # what is referred to -> how its label is written
     "a figure": re.compile(r"^ *:?name: *[\"']?([^\s,}\"']+)|\bname: *([^\s,}]+)}", re.MULTILINE),
     "a part": re.compile(r"^\(([^)\s]+)\)=", re.MULTILINE),  # one that stands before no title
 }
+NO_PAGES = ("README", "exam_answers")  # beside the pages, and never one of them
 
 
 class Place(NamedTuple):
@@ -45,7 +46,9 @@ def labels_of(page: str) -> dict[str, Place]:
 def find_pages_left_out(app, env, docnames):
     """Before pages are read: collect what pages beside _toc.yml have, and drop old addresses."""
     folder, out = Path(app.srcdir), {}
-    for path in folder.glob("book/**/*.md"):
+    for path in (*folder.glob("book/*.md"), *folder.glob("book/teach/*.md")):
+        if path.stem in NO_PAGES:
+            continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name not in env.found_docs:
             out[name] = path.read_text("utf-8")

@@ -341,3 +341,29 @@ def test_a_notebook_that_fails_away_from_the_repository_is_noticed(tmp_path):
     bad = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     nbformat.write(bad, tmp_path / "bad.ipynb")
     assert "No module named 'book'" in run_away.run(python, tmp_path / "bad.ipynb")
+
+
+def test_a_folder_without_notebooks_is_no_success(tmp_path):
+    with pytest.raises(SystemExit, match="no notebooks are there"):
+        run_away.main(tmp_path, [])
+
+
+def test_a_page_brings_the_photographs_that_it_reads_and_names_what_is_too_large(
+    tmp_path, monkeypatch
+):
+    book, away = tmp_path / "book", tmp_path / "away"
+    for name, size in (("photos/mine.jpg", 3), ("weights/mine.pt", downloads.LARGEST + 1)):
+        (book / name).parent.mkdir(parents=True)
+        (book / name).write_bytes(bytes(size))
+    source = 'open("photos/mine.jpg"), load("weights/mine.pt"), open("photos/none.jpg")'
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    beside, cell = downloads.own_files(book, page)
+    assert "`weights/mine.pt`" in beside.source and "none" not in cell.source + beside.source
+    away.mkdir()
+    monkeypatch.chdir(away)
+    exec(cell.source, {})
+    assert (away / "photos/mine.jpg").read_bytes() == bytes(3)
+    (away / "photos/mine.jpg").write_bytes(b"the reader's own")
+    exec(cell.source, {})
+    assert (away / "photos/mine.jpg").read_bytes() == b"the reader's own"
+    assert downloads.own_files(book, nbformat.v4.new_notebook()) == []

@@ -17,9 +17,9 @@ source = "nobody"
 measures = ["autvc", "sparseness"]
 rows = [
   { name = "gradient", method = "gradient" },
-  { name = "IG, noise", method = "integrated_gradients", baseline = "noise", steps = 8 },
-  { name = "SmoothTaylor", method = "smooth_taylor", sigma = 0.5, roots = 12 },
-  { name = "SmoothGrad", method = "smoothgrad", level = 0.1, samples = 12 },
+  { name = "IG, noise", method = "integrated_gradients", baseline = "noise", steps = 4 },
+  { name = "SmoothTaylor", method = "smooth_taylor", sigma = 0.5, roots = 6 },
+  { name = "SmoothGrad", method = "smoothgrad", level = 0.1, samples = 6 },
 ]
 """
 PICTURES = 2

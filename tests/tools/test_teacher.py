@@ -93,12 +93,16 @@ def test_a_solution_that_names_another_exercise_is_not_that_ones(tmp_path, monke
 <p>See <a href="#ex-b">B</a>.</p></div>
 <div class="exercise" id="ex-b"><p class="admonition-title">B</p><p>b</p></div>
 <div class="solution"><p class="admonition-title">Solution to <a href="#ex-b">B</a></p>
-<p>RIGHT</p></div>"""
+<p>RIGHT</p></div>
+<div class="solution"><p class="admonition-title">Solution to <a href="#ex-b">B</a></p>
+<p>ANOTHER</p></div>"""
     (tmp_path / "book").mkdir()
     (tmp_path / "book/30-a.html").write_text(boxes)
     monkeypatch.setattr(teacher, "SITE", tmp_path)
     chapter = teacher.Chapter("30-a")
-    assert "RIGHT" in str(chapter.exercises[1].solution)
+    assert len(chapter.exercises[0].solutions) == 1
+    both = str(chapter.exercises[1].solutions)
+    assert "RIGHT" in both and "ANOTHER" in both, "the second solution is missing"
 
 
 def test_a_teaching_page_may_have_no_exam_questions(chapter):
@@ -144,6 +148,9 @@ def test_a_notebook_begins_with_the_cells_that_the_solutions_need_and_no_others(
         ("g = lambda a: a + h", {"h"}, {"g"}, set()),
         ("a.b[0] = c", {"a", "c"}, set(), {"a"}),
         ("n += 1", {"n"}, set(), {"n"}),
+        ("a.weight.mul_(b)", {"a", "b"}, set(), {"a", "b"}),
+        ("init.zeros_(a.weight)", {"init", "a"}, set(), {"init", "a"}),
+        ("a.__len__()", {"a"}, set(), set()),
         ("import a.b as c, d.e", set(), {"c", "d"}, set()),
         ("with f() as g:\n    g", {"f"}, {"g"}, set()),
         ("%matplotlib inline\n!ls\na = b", {"get_ipython", "b"}, {"a"}, set()),
@@ -179,7 +186,7 @@ def test_the_sheet_of_a_built_chapter_has_every_exercise_and_no_solution(page):
     chapter = teacher.Chapter(page.stem)
     labels = re.findall(r"^:label: *(ex-\S+)", source, re.MULTILINE)
     assert [exercise.label for exercise in chapter.exercises] == labels
-    assert all(exercise.solution is not None for exercise in chapter.exercises)
+    assert all(exercise.solutions for exercise in chapter.exercises)
     sheet = BeautifulSoup(teacher.sheet_html(chapter), "html.parser")
     assert sheet.select(".solution, .cell, .cell_output") == []
     notebook = teacher.sheet_notebook(chapter, source)
