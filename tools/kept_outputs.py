@@ -59,16 +59,21 @@ class Recorder:
         if self.client and len(self.ran) == len(self.cells):
             self.client.set_widgets_metadata()
             for number, cell in enumerate(self.cells, 1):
-                number_cell(cell, number)
+                tidy(cell, number)
             nbformat.write(self.client.nb, self.to)
 
 
-def number_cell(cell, number: int) -> None:
-    """Give a cell and its result the number of its run: nbval's kernel does not count."""
-    cell.execution_count = number
+def tidy(cell, number: int) -> None:
+    """Number a cell, as nbval's kernel does not count, and join what it printed in pieces."""
+    cell.execution_count, kept = number, []
     for output in cell.outputs:
         if output.output_type == "execute_result":
             output.execution_count = number
+        if kept and output.output_type == "stream" and output.name == kept[-1].get("name"):
+            kept[-1].text += output.text  # where a line is cut is chance
+        else:
+            kept.append(output)
+    cell.outputs = kept
 
 
 def pytest_addoption(parser):

@@ -136,16 +136,18 @@ def small(tmp_path, monkeypatch):
 
 
 def test_the_site_shows_what_nbval_saw(small, capfd):
-    failed, found = small("print(1)\n2", SLIDER)
+    printing = "import sys, time\nprint(1, flush=True)\ntime.sleep(0.3)\nprint(1, flush=True)\n2"
+    failed, found = small(printing, SLIDER)
     assert failed == 0
     first, second = run_pages.code_cells(found)
     assert [o.output_type for o in first.outputs] == ["stream", "execute_result"]
+    assert first.outputs[0].text == "1\n1\n"
     assert first.outputs[1].data["text/plain"] == "2" and second.execution_count == 2
     view = second.outputs[1].data["application/vnd.jupyter.widget-view+json"]
     state = found.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
     assert state[view["model_id"]]["state"]["description"] == "seven"
     assert "(1 of 1)" in capfd.readouterr().out
-    small("print(1)\n2", SLIDER, checked=True)
+    small(printing, SLIDER, checked=True)
     assert capfd.readouterr().out == "", "a page that has passed is run a second time"
 
 
