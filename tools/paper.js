@@ -69,6 +69,13 @@ function fit() {
     const {left, width} = table.getBoundingClientRect();
     if (left + width > right + 1) table.style.zoom = (right - left) / width;
   }
+  for (const output of article.querySelectorAll(".cell_output pre")) {
+    output.style.whiteSpace = "pre";  // columns of numbers stay columns, in smaller letters
+    const share = output.clientWidth / output.scrollWidth;
+    const size = parseFloat(getComputedStyle(output).fontSize);
+    if (share < 0.6) output.style.whiteSpace = "";  // too small to read: lines are broken
+    else if (share < 1) output.style.fontSize = `${0.99 * share * size}px`;
+  }
   const long = "figure, .cell_output, .question, .exercise, .highlight, .cell_input, table, .math";
   for (const block of article.querySelectorAll(long)) {
     block.classList.toggle("goes-over-a-page", block.getBoundingClientRect().height > 600);

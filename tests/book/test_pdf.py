@@ -59,7 +59,9 @@ def paper(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "book/_static", site / "_static")
     (site / "book/index.html").write_text(PAGE % INDEX)
     (site / "book/10-one.html").write_text(PAGE % (ONE % ("word " * 300, FRAME * 3)))
-    (site / "book/plain.html").write_text(PAGE % "<section><h1>Plain</h1></section>")
+    row = " ".join(f"{k:5}.125" for k in range(11))  # 109 letters: wider than the column
+    columns = f'<div class="cell_output"><pre>{row}\n{row}</pre></div>'
+    (site / "book/plain.html").write_text(PAGE % f"<section><h1>Plain</h1>{columns}</section>")
     try:
         (root / "_config.yml").write_text("html: {baseurl: https://book.example/sub}")
         printed(site, root)
@@ -147,6 +149,12 @@ def test_long_lines_of_code_are_broken_and_not_cut(paper):
     lines = text(paper / "pdf/averaging-gradients-10-one.pdf")[0].splitlines()
     assert sum(line.count("word") for line in lines) == 300
     assert max(map(len, lines)) < 120
+
+
+def test_columns_of_a_wide_output_stay_columns(paper):
+    (page,) = [p for p in text(paper / "pdf/averaging-gradients.pdf") if "10.125" in p]
+    rows = [line.split() for line in page.splitlines() if ".125" in line]
+    assert [len(row) for row in rows] == [11, 11]
 
 
 def test_a_slider_is_a_strip_of_frames_under_their_labels(paper):
