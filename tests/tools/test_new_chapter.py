@@ -114,7 +114,8 @@ def test_the_page_runs_with_a_network_of_ones_own(root, monkeypatch):
     text = page.read_text("utf-8")
     theirs = 'model = tl.load_model("efficientnet_lite0")\n'
     assert theirs in text
-    page.write_text(text.replace(theirs, own), "utf-8")
+    text = text.replace(theirs, own).replace("steps=100", "steps=10").replace("4, 8, 16", "4")
+    page.write_text(text, "utf-8")
     from torchvision.models import resnet18
 
     torch.manual_seed(0)
