@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-FLAT = 64  # of the 256 colours, so many are for what is drawn flat: colour bars, lines, letters
+FLAT = 96  # of the 256 colours, so many are for what is drawn flat: colour bars, lines, letters
 RUN = 8  # so many equal pixels beside each other are flat
 
 
