@@ -173,6 +173,7 @@ def _png(picture: Image.Image) -> bytes:
     palette, ground = few.getpalette(), 3 * few.getpixel((0, 0))
     palette[ground : ground + 3] = picture.getpixel((0, 0))  # octrees turn white into grey
     few.putpalette(palette)
+    few = picture.quantize(palette=few, dither=Image.Dither.FLOYDSTEINBERG)  # no blotches, no steps
     few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
