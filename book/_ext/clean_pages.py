@@ -18,6 +18,14 @@ SCOPED_STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
 # docutils writes roles for citations that do not fit together, one of them withdrawn by ARIA.
 OLD_ROLE = re.compile(r' role="(?:list"(?= class="citation-list")|doc-biblioentry")')
 PICTURE = re.compile(r'<img (?P<rest>[^>]*?src="[^"]*_images/(?P<name>[^"]+)"[^>]*)>')
+# A browser may break the line between a formula and the comma behind it.
+FORMULA = re.compile(
+    r"(?:(?<=[\s>])[(\[“])?"
+    r'<span class="math notranslate nohighlight">[^<]*</span>'
+    r"(?:[^\s<>&]{1,12}(?=[\s<]))?"
+)
+PER_CENT = re.compile(r"<(pre|code|script|style)\b.*?</\1>|<[^>]*>|(?<=\d) %", re.DOTALL)
+EXERCISE_LINK = re.compile(r"(Solution to)(<a [^>]*>) ")  # the space was part of the link
 LARGE = 60_000  # bytes: a smaller picture is left as it is
 
 
@@ -37,9 +45,16 @@ def clean(app, pagename, templatename, context, doctree):
     body = EMPTY_HEADER.sub("<td></td>", body)
     body = DATAFRAME.sub(_table, body)
     body = OLD_ROLE.sub("", body)
+    body = keep_together(EXERCISE_LINK.sub(r"\1 \2", body))
     files = {name: path for path, name in app.builder.images.items()}
     seen = []
     context["body"] = PICTURE.sub(lambda found: _picture(app, found, files, seen), body)
+
+
+def keep_together(body: str) -> str:
+    """Let no line begin with the comma behind a formula or with the per cent sign of a number."""
+    body = FORMULA.sub(r'<span class="keep">\g<0></span>', body)
+    return PER_CENT.sub(lambda found: found[0] if "<" in found[0] else "&#160;%", body)
 
 
 def _spans(summary: re.Match) -> str:

@@ -18,7 +18,7 @@ def signal_plane(points, amounts, arrows: Mapping[str, Sequence[float]], limit: 
     x, y = np.asarray(points).T
     style = dict(c=np.asarray(amounts), cmap="RdBu_r", vmin=-2.5, vmax=2.5, s=11, lw=0)
     dots = ax.scatter(x, y, alpha=0.8, **style)
-    for (name, end), colour in zip(arrows.items(), (2, 6, 5), strict=False):
+    for (name, end), colour in zip(arrows.items(), (2, 5, 6), strict=False):
         _arrow(ax, (0, 0), end, COLOURS[colour])
         ax.plot([], [], color=COLOURS[colour], lw=2, label=name)
     ax.legend(fontsize=9, loc="upper left", framealpha=0.9)

@@ -264,7 +264,7 @@ def dots(
         ax.set_title(title, fontsize=10)
         ax.grid(alpha=0.25)
     axes[0, 0].set_yticks(range(len(labels)), labels)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(labels) - 0.4, -0.6)  # from top to bottom, none on the frame
     return fig
 
 
@@ -297,9 +297,9 @@ def chord(
     left.axline((grid[k], score[k]), slope=slope, color=COLOURS[1], ls="--", label="tangent")
     left.set(xlabel="x", ylabel="f(x)", ylim=(min(score) - 3, max(score) + 3))
     left.legend(frameon=False, fontsize=9, loc="upper left")
-    for i, (label, values) in enumerate(curves.items()):
-        right.plot(grid, values, STYLES[i], color=COLOURS[i], label=label)
-        right.plot(grid[k], values[k], MARKERS[i], color=COLOURS[i])
+    for i, (label, colour) in enumerate(zip(curves, colours_of(list(curves)), strict=True)):
+        right.plot(grid, curves[label], STYLES[i], color=colour, label=label)
+        right.plot(grid[k], curves[label][k], MARKERS[i], color=colour)
     right.set(xlabel="x", ylabel="contribution")
     right.legend(frameon=False, fontsize=9, loc="upper left")
     for ax in (left, right):

@@ -169,7 +169,12 @@ def _draw(figure: Figure, dpi: int) -> Image.Image:
 def _png(picture: Image.Image) -> bytes:
     """Write a PNG of 256 colours; octree is quick and keeps the ends of a colour bar."""
     buffer = io.BytesIO()
-    picture.quantize(256, Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
+    few = picture.quantize(256, Image.Quantize.FASTOCTREE)
+    palette, ground = few.getpalette(), 3 * few.getpixel((0, 0))
+    palette[ground : ground + 3] = picture.getpixel((0, 0))  # octrees turn white into grey
+    few.putpalette(palette)
+    few = picture.quantize(palette=few, dither=Image.Dither.FLOYDSTEINBERG)  # no blotches, no steps
+    few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
