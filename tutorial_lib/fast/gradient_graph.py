@@ -368,8 +368,8 @@ def _spread(grad_output: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def _no_counterpart(*operations: str) -> NotImplementedError:
     """Make the error for operations that ONNX, or this file, has not."""
     return NotImplementedError(
-        f"model: {', '.join(operations)} cannot be exported to ONNX; write this step with products, "
-        "sums, convolutions or torch.where, which can be (tl.gradient needs no export)"
+        f"model: {', '.join(operations)} cannot be exported to ONNX; write this step with sums, "
+        "products, convolutions or torch.where, which can be (tl.gradient needs no export)"
     )
 
 
