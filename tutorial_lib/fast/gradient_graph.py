@@ -109,7 +109,7 @@ def _check_packages() -> None:
     checks.extra("onnx", "export")
     checks.extra("onnxscript", "export")
     checks.extra("onnxruntime", "export")
-    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
+    if torch.__version__ < "2.6":  # no plain string: 2.14 is more
         raise ImportError(
             f"torch 2.6 or newer is needed here, this is {torch.__version__}; "
             "pip install 'torch>=2.6' brings it"
