@@ -12,12 +12,16 @@ export class EngineError extends Error {}
 export const beside = (name) => new URL(name, HERE).href;
 
 /** The engine that this browser can have: WebGPU where there is a graphics card, else WASM. */
-export async function bestEngine() {
-  if (new URLSearchParams(location.search).get("engine") === "wasm") return "wasm";
+async function bestEngine() {
+  const asked = new URLSearchParams(location.search).get("engine"); // for tests, and for trouble
+  if (asked in BINARIES) return asked;
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   const real = adapter && !adapter.isFallbackAdapter && !adapter.info?.isFallbackAdapter;
   return real ? "webgpu" : "wasm";
 }
+
+/** Its name, found once. */
+export const best = bestEngine();
 
 /** The two files that are large: the network and the engine's program. */
 const filesOf = (engine) => [beside("network.onnx"), `${ORT}/${BINARIES[engine]}`];
@@ -25,8 +29,9 @@ const filesOf = (engine) => [beside("network.onnx"), `${ORT}/${BINARIES[engine]}
 /** Where the browser keeps files for this page; null where it does not, as without https. */
 const kept = async () => (await globalThis.caches?.open(KEPT).catch(() => null)) ?? null;
 
-/** Whether a click downloads nothing, and else how many bytes. */
-export async function toLoad(engine, sizes) {
+/** How many bytes a click loads: none where the browser has kept the files. */
+export async function toLoad(sizes) {
+  const engine = await best;
   const cache = await kept();
   const found = await Promise.all(filesOf(engine).map((file) => cache?.match(`${file}?${sizes.version}`)));
   return [sizes.network, sizes[engine]].reduce((sum, size, i) => sum + (found[i] ? 0 : size), 0);
@@ -83,9 +88,10 @@ export class Engine {
    * Load everything.
    * @param {object} network size, classes and sizes of files, as settings.json has them
    * @param {(bytes: number) => void} report is told of every piece that has come
+   * @param {string} engine "wasm" or "webgpu"
    * @throws {EngineError}
    */
-  static async load(engine, {size, classes, sizes}, report) {
+  static async load({size, classes, sizes}, report, engine) {
     if (typeof WebAssembly === "undefined") {
       throw new EngineError("This browser runs no WebAssembly, which the network needs. It may be switched off, as in a lockdown mode.");
     }
@@ -96,7 +102,7 @@ export class Engine {
     const starts = await Promise.allSettled(Array.from({length: count}, () => started(message)));
     const workers = starts.filter((start) => start.value).map((start) => start.value);
     if (workers.length) return new Engine(workers, engine);
-    if (engine === "webgpu") return Engine.load("wasm", {size, classes, sizes}, report);
+    if (engine === "webgpu") return Engine.load({size, classes, sizes}, report, "wasm");
     const {message: reason} = starts[0].reason;
     const memory = /memory|allocation|RangeError/i.test(reason);
     throw new EngineError(

@@ -4,15 +4,17 @@
 const MAGMA = colours("000004 0b0924 20114b 3b0f70 57157e 721f81 8c2981 a8327d c43c75 de4968 f1605d fa7f5e fe9f6d febf84 fddea0 fcfdbf");
 const SIGNED = colours("053061 2065ab 4393c3 90c4dd d1e5f0 f7f6f6 fddbc7 f3a481 d6604d b1182b 67001f");
 
+/** 256 colours, as matplotlib has them: 3 numbers each. */
 function colours(list) {
-  return list.split(" ").map((hex) => [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16)));
+  const anchors = list.split(" ").map((hex) => [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16)));
+  return Array.from({length: 256}, (_, level) => {
+    const at = (level / 255) * (anchors.length - 1);
+    const i = Math.min(Math.floor(at), anchors.length - 2);
+    return anchors[i].map((c, k) => Math.round(c + (at - i) * (anchors[i + 1][k] - c)));
+  });
 }
 
-function colour(table, value) {
-  const at = Math.min(Math.max(value, 0), 1) * (table.length - 1);
-  const i = Math.min(Math.floor(at), table.length - 2);
-  return table[i].map((c, k) => c + (at - i) * (table[i + 1][k] - c));
-}
+const colour = (table, value) => table[Math.min(Math.max(Math.floor(256 * value), 0), 255)];
 
 /** The p-th part of the sorted magnitudes, linearly between neighbours. */
 function percentile(magnitudes, p) {
@@ -49,20 +51,17 @@ export function paint(heat, view, rgb) {
   const signed = view === "signed";
   const limit = signed && (percentile(heat.map(Math.abs), 0.995) || 1);
   const values = signed ? heat.map((h) => (h / limit + 1) / 2) : saliency(heat);
-  values.forEach((value, i) => {
-    let pixel = colour(signed ? SIGNED : MAGMA, value);
-    if (view === "overlay") {
-      const [r, g, b] = rgb.subarray(3 * i, 3 * i + 3);
-      const grey = 0.299 * r + 0.587 * g + 0.114 * b;
-      pixel = pixel.map((c) => grey + 0.85 * value * (c - grey));
-    }
-    out.set(pixel, 4 * i);
-  });
+  for (let i = 0; i < heat.length; i++) {
+    const pixel = colour(signed ? SIGNED : MAGMA, values[i]);
+    const alpha = view === "overlay" ? 0.85 * values[i] : 1;
+    const grey = 0.299 * rgb[3 * i] + 0.587 * rgb[3 * i + 1] + 0.114 * rgb[3 * i + 2];
+    for (let c = 0; c < 3; c++) out[4 * i + c] = grey + alpha * (pixel[c] - grey);
+  }
   return out;
 }
 
 /** CSS of the bar that explains the colours of a view. */
 export function legend(view) {
-  const table = view === "signed" ? SIGNED : MAGMA;
+  const table = (view === "signed" ? SIGNED : MAGMA).filter((_, i) => i % 15 === 0);
   return `linear-gradient(to right, ${table.map((c) => `rgb(${c.join(" ")})`).join(", ")})`;
 }

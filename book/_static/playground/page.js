@@ -1,6 +1,6 @@
 // The page: its form holds the settings, and each change of them starts the maps anew.
 
-import {Engine, beside, bestEngine, toLoad} from "./engine.js";
+import {Engine, beside, best, toLoad} from "./engine.js";
 import {heatmap, legend, paint} from "./heatmap.js";
 import {Average, METHODS, amount, probes} from "./methods.js";
 import {normalise, readPicture} from "./pillow.js";
@@ -10,12 +10,12 @@ const ENDS = {magnitude: ["small", "large"], overlay: ["small", "large"], signed
 const REPAINT = 200; // milliseconds between two paintings of a map that grows
 const json = async (name) => (await fetch(beside(name))).json();
 const get = (id) => document.getElementById(`pg-${id}`);
-const form = document.getElementById("playground");
+const form = get("form");
 const fields = form.elements;
 const panels = [...form.querySelectorAll(".pg-map")];
 let network, classes; // settings.json, classes.json
 let engine, picture, scores;
-let maps = []; // of the job: {method, count, average, seen, first}
+let maps = []; // of the job: {method, count, average, reliability, tops: how often a class came first}
 let begun = 0; // when the job began
 
 // ---------------------------------------------------------------- settings, and the link
@@ -23,6 +23,7 @@ let begun = 0; // when the job began
 function settings() {
   const numbers = ["noise", "confidence", "samples", "steps", "baselines", "seed"];
   const found = Object.fromEntries(numbers.map((name) => [name, Number(fields[name].value)]));
+  found.seed = Math.max(0, Math.trunc(found.seed));
   return {...found, view: fields.view.value, layer: network.layer, target: target()};
 }
 
@@ -55,11 +56,12 @@ function writeLink() {
 
 // ---------------------------------------------------------------- the photograph
 
-async function pick(blob, name, file) {
+async function pick(blob, name, file, keepClass = false) {
   try {
     const {rgb, note} = await readPicture(blob, network.size);
     picture = {rgb, name, file: note ? "picture.png" : file, x: normalise(rgb, network.mean, network.std)};
     scores = null;
+    if (!keepClass) fields.target.value = "";
     say(note);
     drawPicture();
     await see();
@@ -68,17 +70,15 @@ async function pick(blob, name, file) {
   }
 }
 
-async function pickBundled() {
-  const {name} = network.photographs.find((photo) => photo.name === fields.picture.value);
-  const {file} = network.photographs.find((photo) => photo.name === name);
-  await pick(await (await fetch(beside(file))).blob(), name, name);
+async function pickBundled(keepClass) {
+  const {name, file} = network.photographs.find((photo) => photo.name === fields.picture.value);
+  await pick(await (await fetch(beside(file))).blob(), name, name, keepClass);
 }
 
 /** A picture of the reader's: a file, or one that was dropped, pasted or taken. */
 async function pickOwn(blob, file = "picture.png") {
   if (!blob) return;
   const before = picture;
-  fields.target.value = "";
   await pick(blob, "your photograph", file);
   if (picture === before) return;
   get("own")?.remove();
@@ -156,20 +156,19 @@ function explain() {
   maps = wanted().map((method) => {
     const {draws, perDraw} = amount(method, now);
     const size = method === "grad-cam" ? network.size ** 2 : picture.x.length;
-    return {method, count: draws * perDraw, average: new Average(size, perDraw), seen: 0, reliability: null};
+    return {method, count: draws * perDraw, average: new Average(size, perDraw), tops: new Map(), reliability: null};
   });
   const job = {x: picture.x, target: now.target, bounds: network.bounds, settings: now};
-  engine.run({...job, maps: maps.map(({method, count}) => ({method, count}))}, {probe, done, failed});
+  engine.run({...job, maps: maps.map(({method, count}) => ({method, count}))}, {probe, done: () => done(), failed});
   get("stop").disabled = false;
   showPython();
   say(`Explaining “${classes[now.target]}”.`);
 }
 
-function probe({which, probe: k, values, sees}) {
+function probe({which, probe: k, values, top}) {
   const map = maps[which];
   map.average.add(k, values);
-  map.reliability = map.average.reliability() ?? map.reliability;
-  map.seen += sees;
+  map.tops.set(top, (map.tops.get(top) ?? 0) + 1);
   if (map.average.count === 1) drawMap(which); // at once
   else later();
 }
@@ -204,26 +203,31 @@ function drawMap(which) {
   panel.querySelector(".pg-numbers").textContent = numbers(map);
 }
 
-function numbers({method, count, average, seen, reliability}) {
-  const what = METHODS[method].sliders.includes("steps") ? "steps" : "samples";
+function numbers(map) {
+  const {method, count, average, tops} = map;
+  const {sliders} = METHODS[method];
   if (count === 1) return "One gradient, no noise: it repeats exactly.";
-  const text = [`${average.count} of ${count} ${what}`];
-  if (reliability !== null) text.push(`reliability ${reliability.toFixed(2)}`);
+  const text = [`${average.count} of ${count} ${sliders.includes("steps") ? "steps" : "samples"}`];
+  map.reliability = average.reliability() ?? map.reliability;
+  if (map.reliability !== null) text.push(`reliability ${map.reliability.toFixed(2)}`);
   const found = average.standardError();
   if (found) text.push(`standard error ${Math.round((100 * found.error) / found.map)} %`);
-  if (METHODS[method].sliders.includes("samples")) {
-    text.push(`${seen} of ${average.count} noisy copies still get this class`);
+  if (sliders.includes("samples")) {
+    const [[most, times]] = [...tops].sort((a, b) => b[1] - a[1]);
+    const others = most === target() ? "" : `, ${times} “${classes[most]}”`;
+    text.push(`the network calls ${tops.get(target()) ?? 0} of the noisy copies “${classes[target()]}”${others}`);
   }
   return `${text.join(" · ")}.`;
 }
 
-function done() {
+function done(how = "Done in") {
   get("stop").disabled = true;
   draw();
   const seconds = ((performance.now() - begun) / 1000).toFixed(1);
-  get("rate").textContent = `Done in ${seconds} s (${engine.name === "webgpu" ? "WebGPU" : "WebAssembly"}).`;
+  get("rate").textContent = `${how} ${seconds} s (${engine.name === "webgpu" ? "WebGPU" : "WebAssembly"}).`;
   const {reliability} = maps[0];
-  say(reliability === null ? "The map is complete." : `The map is complete; its reliability is ${reliability.toFixed(2)}.`);
+  const repeats = reliability === null ? "" : ` The reliability of the first map is ${reliability.toFixed(2)}.`;
+  say(`${how === "Done in" ? "Complete" : "Stopped"}.${repeats}`);
 }
 
 function failed(error) {
@@ -348,10 +352,10 @@ function changed(event) {
   if (name === "picture") {
     if (fields.picture.value === "own") {
       picture = get("own").picture;
+      fields.target.value = "";
       drawPicture();
       return see();
     }
-    fields.target.value = "";
     return pickBundled();
   }
   drawPicture();
@@ -362,7 +366,7 @@ function changed(event) {
 async function apply(parameters) {
   const before = fields.picture.value;
   take(parameters);
-  if (fields.picture.value !== before && fields.picture.value !== "own") await pickBundled();
+  if (fields.picture.value !== before && fields.picture.value !== "own") await pickBundled(true);
   else if (scores) showClasses();
   changed();
 }
@@ -370,7 +374,7 @@ async function apply(parameters) {
 async function start() {
   const button = get("load");
   button.disabled = true;
-  const bytes = await toLoad(await bestEngine(), network.sizes);
+  const bytes = await toLoad(network.sizes);
   let come = 0;
   const report = (more) => {
     come += more;
@@ -379,7 +383,7 @@ async function start() {
   };
   say(bytes ? "Loading the network." : "Starting the network.");
   try {
-    engine = await Engine.load(await bestEngine(), network, report);
+    engine = await Engine.load(network, report, await best);
     get("start").hidden = true;
     get("rate").textContent = "";
     await see();
@@ -398,8 +402,7 @@ function listen() {
     load: start,
     stop: () => {
       engine.stop();
-      done();
-      say("Stopped.");
+      done("Stopped after");
     },
     choose: () => get("file").click(),
     camera: openCamera,
@@ -423,9 +426,13 @@ function listen() {
     const index = value.match(/\((\d+)\)$/)?.[1] ?? classes.indexOf(value);
     if (index !== -1 && scores) choose(index);
   });
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
+  const over = (event) => {
     event.preventDefault();
+    form.classList.toggle("pg-over", event.type === "dragover");
+  };
+  for (const kind of ["dragover", "dragleave"]) document.addEventListener(kind, over);
+  document.addEventListener("drop", (event) => {
+    over(event);
     pickOwn(event.dataTransfer.files[0], event.dataTransfer.files[0]?.name);
   });
   document.addEventListener("paste", (event) => pickOwn(event.clipboardData.files[0]));
@@ -454,8 +461,8 @@ async function open() {
   listen();
   form.hidden = false;
   document.documentElement.classList.add("pg-runs");
-  await pickBundled();
-  const bytes = await toLoad(await bestEngine(), network.sizes);
+  await pickBundled(true);
+  const bytes = await toLoad(network.sizes);
   get("load").textContent = bytes ? `Start: load ${megabytes(bytes)}` : "Start";
   get("load").disabled = false;
   if (!bytes) get("weight").textContent = "The network is still in your browser from last time: nothing is loaded. Your photograph never leaves your machine.";

@@ -71,7 +71,7 @@ async function run({job, x, target, bounds, settings, maps, share}) {
         values = gradCam(activation.data, slope.data, activation.dims, shape.size);
       }
       const top = last.scores.data.reduce((best, s, i, all) => (s > all[best] ? i : best), 0);
-      postMessage({type: "probe", job, which, probe: k, values, sees: top === target}, [values.buffer]);
+      postMessage({type: "probe", job, which, probe: k, values, top}, [values.buffer]);
     }
   }
   postMessage({type: "done", job});
