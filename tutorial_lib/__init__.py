@@ -26,6 +26,7 @@ from tutorial_lib.cam import layer_outputs as layers
 from tutorial_lib.cam import receptive_field as receptive
 from tutorial_lib.cam.class_activation import grad_cam, guided_grad_cam
 from tutorial_lib.checks import skip_model_check
+from tutorial_lib.fast.gradient_graph import export_gradient
 from tutorial_lib.fast.precision_modes import precision
 from tutorial_lib.fast.prepare_network import prepare
 from tutorial_lib.heatmaps import heatmap, saliency_map
@@ -51,8 +52,8 @@ _LATER = {
 
 __all__ = [  # written out, so that type checkers can read it
     "AdaptiveNoise", "Sampled", "adaptgrad", "adaptive_noise", "adaptive_sigma", "cam",
-    "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine", "figures",
-    "fusiongrad", "grad_cam", "gradient", "gradient_x_input", "guided_backprop",
+    "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine", "export_gradient",
+    "figures", "fusiongrad", "grad_cam", "gradient", "gradient_x_input", "guided_backprop",
     "guided_grad_cam", "heatmap", "inherent_noise", "integrated_gradients", "layers",
     "level_from_sigma", "list_images", "list_models", "load_image", "load_mnist", "load_model",
     "lrp", "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision", "prepare",
