@@ -29,9 +29,15 @@ const filesOf = (engine) => [beside("network.onnx"), `${ORT}/${BINARIES[engine]}
 /** Where the browser keeps files for this page; null where it does not, as without https. */
 const kept = async () => (await globalThis.caches?.open(KEPT).catch(() => null)) ?? null;
 
+const absent = (file) =>
+  new EngineError(
+    `The file ${file} is not in this copy of the site: it could not be fetched when the book was built. Build it again with the internet at hand (make book).`,
+  );
+
 /** How many bytes a click loads: none where the browser has kept the files. */
 export async function toLoad(sizes) {
   const engine = await best;
+  if (sizes[engine] === null) throw absent(BINARIES[engine]);
   const cache = await kept();
   const found = await Promise.all(filesOf(engine).map((file) => cache?.match(`${file}?${sizes.version}`)));
   return [sizes.network, sizes[engine]].reduce((sum, size, i) => sum + (found[i] ? 0 : size), 0);
@@ -44,11 +50,7 @@ async function bytesOf(url, version, report) {
   const found = await cache?.match(key);
   if (found) return found.arrayBuffer();
   const answer = await fetch(url).catch(() => ({ok: false}));
-  if (!answer.ok) {
-    throw new EngineError(
-      `The file ${url.split("/").pop()} is not in this copy of the site: the network or its engine could not be fetched when the book was built. Build it again with the internet at hand (make book).`,
-    );
-  }
+  if (!answer.ok) throw absent(url.split("/").pop());
   const parts = [];
   for (const reader = answer.body.getReader(); ; ) {
     const {done, value} = await reader.read();

@@ -62,11 +62,11 @@ async function pick(blob, name, file, keepClass = false) {
     picture = {rgb, name, file: note ? "picture.png" : file, x: normalise(rgb, network.mean, network.std)};
     scores = null;
     if (!keepClass) fields.target.value = "";
-    say(note);
+    if (note) say(note, "note");
     drawPicture();
     await see();
   } catch (error) {
-    say(error.message, true);
+    say(error.message, "error");
   }
 }
 
@@ -94,7 +94,7 @@ function thumb(value, title, source) {
   label.title = title;
   label.innerHTML = '<input type="radio" name="picture"><img class="dark-light" width="56" height="56" alt="">';
   Object.assign(label.firstChild, {value});
-  Object.assign(label.lastChild, {src: source, alt: title});
+  Object.assign(label.lastChild, {src: source, alt: title.split(";")[0]});
   return label;
 }
 
@@ -162,7 +162,6 @@ function explain() {
   engine.run({...job, maps: maps.map(({method, count}) => ({method, count}))}, {probe, done: () => done(), failed});
   get("stop").disabled = false;
   showPython();
-  say(`Explaining “${classes[now.target]}”.`);
 }
 
 function probe({which, probe: k, values, top}) {
@@ -215,9 +214,10 @@ function numbers(map) {
   if (sliders.includes("samples")) {
     const [[most, times]] = [...tops].sort((a, b) => b[1] - a[1]);
     const others = most === target() ? "" : `, ${times} “${classes[most]}”`;
-    text.push(`the network calls ${tops.get(target()) ?? 0} of the noisy copies “${classes[target()]}”${others}`);
+    const mine = `${tops.get(target()) ?? 0} of the noisy copies “${classes[target()]}”`;
+    text.push(`The network calls ${mine}${others}`);
   }
-  return `${text.join(" · ")}.`;
+  return `${text.join(" · ").replace(" · The", ". The")}.`;
 }
 
 function done(how = "Done in") {
@@ -232,12 +232,14 @@ function done(how = "Done in") {
 
 function failed(error) {
   get("stop").disabled = true;
-  say(error.message, true);
+  say(error.message, "error");
 }
 
-function say(text, isError = false) {
+/** Say something: "news" to screen readers, as the bar shows it; a "note" or an "error" to all. */
+function say(text, kind = "news") {
   get("status").textContent = text;
-  get("status").classList.toggle("pg-error", isError);
+  get("status").className = `pg-status pg-${kind}`;
+  if (kind === "error") get("status").scrollIntoView({block: "nearest"});
 }
 
 // ---------------------------------------------------------------- what a reader takes away
@@ -288,7 +290,7 @@ const savers = {
   },
   settings: () => {
     const about = {...settings(), methods: wanted(), class: classes[target()], picture: picture.name, python: python()};
-    save(new Blob([JSON.stringify(about, null, 2)]), "settings.json");
+    save(new Blob([JSON.stringify({...about, scores: [...scores]}, null, 1)]), "settings.json");
   },
 };
 
@@ -307,7 +309,7 @@ async function openCamera() {
     video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
     dialog.showModal();
   } catch {
-    say("The browser gives this page no camera. Take the photograph as usual, and choose its file.", true);
+    say("The browser gives this page no camera. Take the photograph as usual, and choose its file.", "error");
   }
 }
 
@@ -454,7 +456,7 @@ async function open() {
   fields.beside.append(new Option("no second map", NOTHING));
   fields.method.value = "smoothgrad";
   get("names").append(...classes.map((name, i) => new Option("", `${name} (${i})`)));
-  get("thumbs").append(...network.photographs.map(({name, file}) => thumb(name, name, beside(file))));
+  get("thumbs").append(...network.photographs.map(({name, file, credit}) => thumb(name, credit, beside(file))));
   fields.picture.value = network.photographs[0].name;
   take(new URLSearchParams(location.hash.slice(1)));
   label();
@@ -462,7 +464,8 @@ async function open() {
   form.hidden = false;
   document.documentElement.classList.add("pg-runs");
   await pickBundled(true);
-  const bytes = await toLoad(network.sizes);
+  const bytes = await toLoad(network.sizes).catch(failed);
+  if (bytes === undefined) return;
   get("load").textContent = bytes ? `Start: load ${megabytes(bytes)}` : "Start";
   get("load").disabled = false;
   if (!bytes) get("weight").textContent = "The network is still in your browser from last time: nothing is loaded. Your photograph never leaves your machine.";
