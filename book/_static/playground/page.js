@@ -17,6 +17,7 @@ let network, classes; // settings.json, classes.json
 let engine, picture, scores;
 let maps = []; // of the job: {method, count, average, reliability, tops: how often a class came first}
 let begun = 0; // when the job began
+let picks = 0; // how often a picture was chosen
 
 // ---------------------------------------------------------------- settings, and the link
 
@@ -57,12 +58,15 @@ function writeLink() {
 // ---------------------------------------------------------------- the photograph
 
 async function pick(blob, name, file, keepClass = false) {
+  const mine = ++picks;
   try {
     const {rgb, note} = await readPicture(blob, network.size);
+    if (mine !== picks) return; // another was chosen meanwhile
     picture = {rgb, name, file: note ? "picture.png" : file, x: normalise(rgb, network.mean, network.std)};
     scores = null;
     if (!keepClass) fields.target.value = "";
-    if (note) say(note, "note");
+    get("note").textContent = note;
+    say("");
     drawPicture();
     await see();
   } catch (error) {
@@ -70,9 +74,9 @@ async function pick(blob, name, file, keepClass = false) {
   }
 }
 
-async function pickBundled(keepClass) {
+async function pickBundled() {
   const {name, file} = network.photographs.find((photo) => photo.name === fields.picture.value);
-  await pick(await (await fetch(beside(file))).blob(), name, name, keepClass);
+  await pick(await (await fetch(beside(file))).blob(), name, name, true);
 }
 
 /** A picture of the reader's: a file, or one that was dropped, pasted or taken. */
@@ -142,7 +146,7 @@ function showClasses() {
 
 function choose(index) {
   fields.target.value = index;
-  showClasses();
+  if (scores) showClasses();
   changed();
 }
 
@@ -235,7 +239,7 @@ function failed(error) {
   say(error.message, "error");
 }
 
-/** Say something: "news" to screen readers, as the bar shows it; a "note" or an "error" to all. */
+/** Say something: "news" to screen readers, as the bar shows it; an "error" to all. */
 function say(text, kind = "news") {
   get("status").textContent = text;
   get("status").className = `pg-status pg-${kind}`;
@@ -341,8 +345,7 @@ function label() {
     fields[name].setAttribute("aria-valuetext", fields[name].value + (unit[name] ?? ""));
   }
   const {value: view} = fields.view;
-  panels[1].hidden = fields.beside.value === NOTHING;
-  form.classList.toggle("pg-two", !panels[1].hidden);
+  form.classList.toggle("pg-one", fields.beside.value === NOTHING);
   [get("low").textContent, get("high").textContent] = ENDS[view];
   get("colours").style.background = legend(view);
 }
@@ -352,9 +355,10 @@ function changed(event) {
   label();
   writeLink();
   if (name === "picture") {
+    get("note").textContent = fields.target.value = "";
+    writeLink();
     if (fields.picture.value === "own") {
       picture = get("own").picture;
-      fields.target.value = "";
       drawPicture();
       return see();
     }
@@ -368,7 +372,7 @@ function changed(event) {
 async function apply(parameters) {
   const before = fields.picture.value;
   take(parameters);
-  if (fields.picture.value !== before && fields.picture.value !== "own") await pickBundled(true);
+  if (fields.picture.value !== before && fields.picture.value !== "own") await pickBundled();
   else if (scores) showClasses();
   changed();
 }
@@ -426,7 +430,7 @@ function listen() {
   get("classes").addEventListener("click", ({target: {value}}) => value && choose(value));
   get("search").addEventListener("input", ({target: {value}}) => {
     const index = value.match(/\((\d+)\)$/)?.[1] ?? classes.indexOf(value);
-    if (index !== -1 && scores) choose(index);
+    if (index !== -1) choose(index);
   });
   const over = (event) => {
     event.preventDefault();
@@ -463,7 +467,7 @@ async function open() {
   listen();
   form.hidden = false;
   document.documentElement.classList.add("pg-runs");
-  await pickBundled(true);
+  await pickBundled();
   const bytes = await toLoad(network.sizes).catch(failed);
   if (bytes === undefined) return;
   get("load").textContent = bytes ? `Start: load ${megabytes(bytes)}` : "Start";
