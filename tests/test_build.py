@@ -31,8 +31,10 @@ def copy(tmp_path, monkeypatch):
         "book/slides/10-one.md": "",
         "book/tutorial_book/results/rates.csv": "",
         "book/tutorial_book/results/make_rates.py": "",
-        "tutorial_lib/engine.py": "",
+        "tutorial_lib/averaging/engine.py": "",
+        "tutorial_lib/fast/gradient_graph.py": "",
         "tools/notebooks.py": "",
+        "tools/playground.py": "",
         "tools/pdf.py": "",
         "tests/book/nbval.ini": "",
         "web/package.json": "",
@@ -48,6 +50,7 @@ def copy(tmp_path, monkeypatch):
         ran.append(what)
         meanwhile.get(what, lambda: None)()
         makes = {"venv": build.python(), "fetch.py": str(build.VENDOR / "mathjax.js")}
+        makes["playground.py"] = str(build.PLAYGROUND / "network.onnx")
         if "convert" in command:
             makes["notebooks.py"] = command[-1]
         if what in makes:
@@ -81,7 +84,7 @@ BOOK = [*SITE, "sphinx"]  # with the slides
 
 
 def test_a_step_runs_again_only_where_something_that_it_reads_has_changed(copy):
-    assert again(copy, "book") == ["venv", "pip", "python", "fetch.py", *BOOK]
+    assert again(copy, "book") == ["venv", "pip", "python", "fetch.py", "playground.py", *BOOK]
     assert again(copy, "book") == []
     of_the_site = "book/10-one.md book/plain.md book/_static/custom.css book/_ext/404.html _toc.yml"
     for changed in of_the_site.split():
@@ -89,13 +92,16 @@ def test_a_step_runs_again_only_where_something_that_it_reads_has_changed(copy):
     assert again(copy, "book", changed="book/tutorial_book/results/rates.csv") == BOOK
     assert again(copy, "book", changed="book/tutorial_book/results/make_rates.py") == []
     assert again(copy, "book", changed="book/slides/10-one.md") == ["sphinx"]
-    assert again(copy, "book", changed="web/package.json") == ["fetch.py", *BOOK]
+    assert again(copy, "book", changed="web/package.json") == ["fetch.py", "playground.py", *BOOK]
+    for changed in ("tools/playground.py", "tutorial_lib/fast/gradient_graph.py"):
+        assert again(copy, "book", changed=changed) == ["playground.py", *BOOK], changed
     build.touch(Path("_build/.jupyter_cache/global.db"))
     assert again(copy, "book", changed="_toc.yml") == BOOK
     assert Path("_build/.jupyter_cache").exists()
-    assert again(copy, "book", changed="tutorial_lib/engine.py") == BOOK
+    assert again(copy, "book", changed="tutorial_lib/averaging/engine.py") == BOOK
     assert not Path("_build/.jupyter_cache").exists(), "outputs of old code stay in the book"
-    assert again(copy, "book", changed="pyproject.toml") == ["pip", "python", *BOOK]
+    installed_anew = ["pip", "python", "playground.py", *BOOK]
+    assert again(copy, "book", changed="pyproject.toml") == installed_anew
 
 
 @pytest.mark.parametrize("step", ["run_pages.py", "jupyter-book"])

