@@ -131,7 +131,7 @@ def test_a_build_that_was_interrupted_is_not_taken_for_done(copy):
 
 
 def test_the_tests_run_each_time_and_the_pages_that_have_changed(copy):
-    always = ["ruff", "ruff", "mypy"]
+    always = ["ruff", "ruff", "oxlint", "mypy"]
     first = again(copy, "test")
     assert first.count("pytest") == 3 and first.index("jupyter-book") < first.index("pytest")
     assert again(copy, "test") == [*always, "pytest"]

@@ -22,8 +22,8 @@ let picks = 0; // how often a picture was chosen
 // ---------------------------------------------------------------- settings, and the link
 
 function settings() {
-  const numbers = ["noise", "confidence", "samples", "steps", "baselines", "seed"];
-  const found = Object.fromEntries(numbers.map((name) => [name, Number(fields[name].value)]));
+  const names = ["noise", "confidence", "samples", "steps", "baselines", "seed"];
+  const found = Object.fromEntries(names.map((name) => [name, Number(fields[name].value)]));
   found.seed = Math.max(0, Math.trunc(found.seed));
   return {...found, view: fields.view.value, layer: network.layer, target: target()};
 }
@@ -335,7 +335,7 @@ async function snap() {
 // ---------------------------------------------------------------- the form
 
 /** Show the sliders that the methods have, with their values. */
-function label() {
+function showValues() {
   const used = new Set(wanted().flatMap((method) => METHODS[method].sliders));
   const unit = {noise: " % of the range", confidence: " %"};
   for (const slider of form.querySelectorAll(".pg-slider")) {
@@ -352,7 +352,7 @@ function label() {
 
 function changed(event) {
   const name = event?.target.name;
-  label();
+  showValues();
   writeLink();
   if (name === "picture") {
     get("note").textContent = fields.target.value = "";
@@ -463,7 +463,7 @@ async function open() {
   get("thumbs").append(...network.photographs.map(({name, file, credit}) => thumb(name, credit, beside(file))));
   fields.picture.value = network.photographs[0].name;
   take(new URLSearchParams(location.hash.slice(1)));
-  label();
+  showValues();
   listen();
   form.hidden = false;
   document.documentElement.classList.add("pg-runs");

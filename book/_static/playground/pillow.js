@@ -25,7 +25,7 @@ function kernels(from, to) {
     const centre = (i + 0.5) * (from / to);
     const first = Math.max(0, Math.trunc(centre - 2 * scale + 0.5));
     const end = Math.min(from, Math.trunc(centre + 2 * scale + 0.5));
-    const weights = Float64Array.from({length: end - first}, (_, j) => cubic((first + j - centre + 0.5) / scale));
+    const weights = Float64Array.from({length: end - first}, (empty, j) => cubic((first + j - centre + 0.5) / scale));
     const sum = weights.reduce((a, b) => a + b, 0);
     const fixed = Int32Array.from(weights, (w) => Math.trunc((w / sum) * 2 ** BITS + (w < 0 ? -0.5 : 0.5)));
     return {first, fixed};

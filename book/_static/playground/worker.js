@@ -24,8 +24,8 @@ function evaluate(z, target, by = session) {
   const weights = new Float32Array(shape.classes);
   if (target !== null) weights[target] = 1;
   const picture = new ort.Tensor("float32", z, [1, 3, shape.size, shape.size]);
-  const run = () => by.run({picture, class_weights: new ort.Tensor("float32", weights, [1, shape.classes])});
-  queue = queue.then(run, run);
+  const pass = () => by.run({picture, class_weights: new ort.Tensor("float32", weights, [1, shape.classes])});
+  queue = queue.then(pass, pass);
   return queue;
 }
 
