@@ -27,7 +27,7 @@ function percentile(magnitudes, p) {
 /** Sum over the channels: `tl.heatmap`. A map without channels stays. */
 export function heatmap(attribution, pixels) {
   const sum = new Float32Array(pixels);
-  attribution.forEach((value, i) => { sum[i % pixels] += value; });
+  for (let i = 0; i < attribution.length; i++) sum[i % pixels] += attribution[i];
   return sum;
 }
 

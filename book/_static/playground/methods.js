@@ -3,57 +3,28 @@
 
 import {Generator, normalQuantile} from "./noise.js";
 
-const DRAWN = ["noise", "samples"];
-/**
- * Name in links -> title, colour of its curve in the book, sliders, number of probes in a draw and
- * of draws, and its call in Python.
- */
+const sigma = (s) => `sigma=tl.sigma_from_level(${s.noise / 100}, model.bounds)`;
+const path = (baseline) => (s) => `integrated_gradients(model, x, TARGET, baseline=${baseline}, steps=${s.steps})`;
+const noisePath = (s) =>
+  `integrated_gradients(model, x, TARGET, baseline="noise", baselines=${s.baselines}, steps=${s.steps}, bounds=model.bounds, seed=${s.seed})`;
+const smooth = (s) => `smoothgrad(model, x, TARGET, ${sigma(s)}, samples=${s.samples}, seed=${s.seed})`;
+const taylor = (s) => `smooth_taylor(model, x, TARGET, ${sigma(s)}, roots=${s.samples}, seed=${s.seed})`;
+const adapt = (s) =>
+  `adaptgrad(model, x, TARGET, bounds=model.bounds, confidence=${s.confidence / 100}, samples=${s.samples}, seed=${s.seed})`;
+const cam = (s) => `grad_cam(model, x, TARGET, layer="${s.layer}")`;
+
+/** Name in links -> title, sliders, and the call in Python; for paths where they begin. */
 export const METHODS = {
   gradient: {title: "Gradient", sliders: [], python: () => "gradient(model, x, TARGET)"},
   "gradient-x-input": {title: "Gradient × input", sliders: [], python: () => "gradient_x_input(model, x, TARGET)"},
-  "ig-black": {
-    title: "Integrated Gradients from black",
-    sliders: ["steps"],
-    baseline: "lower",
-    python: (s) => `integrated_gradients(model, x, TARGET, baseline=model.bounds[0], steps=${s.steps})`,
-  },
-  "ig-white": {
-    title: "Integrated Gradients from white",
-    sliders: ["steps"],
-    baseline: "upper",
-    python: (s) => `integrated_gradients(model, x, TARGET, baseline=model.bounds[1], steps=${s.steps})`,
-  },
-  "ig-noise": {
-    title: "Integrated Gradients from noise",
-    sliders: ["steps", "baselines"],
-    baseline: "noise",
-    python: (s) =>
-      `integrated_gradients(model, x, TARGET, baseline="noise", baselines=${s.baselines}, steps=${s.steps}, bounds=model.bounds, seed=${s.seed})`,
-  },
-  smoothgrad: {
-    title: "SmoothGrad",
-    sliders: DRAWN,
-    python: (s) => `smoothgrad(model, x, TARGET, sigma=${sigmaInPython(s)}, samples=${s.samples}, seed=${s.seed})`,
-  },
-  smoothtaylor: {
-    title: "SmoothTaylor",
-    sliders: DRAWN,
-    python: (s) => `smooth_taylor(model, x, TARGET, sigma=${sigmaInPython(s)}, roots=${s.samples}, seed=${s.seed})`,
-  },
-  adaptgrad: {
-    title: "AdaptGrad",
-    sliders: ["confidence", "samples"],
-    python: (s) =>
-      `adaptgrad(model, x, TARGET, bounds=model.bounds, confidence=${s.confidence / 100}, samples=${s.samples}, seed=${s.seed})`,
-  },
-  "grad-cam": {
-    title: "Grad-CAM",
-    sliders: [],
-    python: (s) => `grad_cam(model, x, TARGET, layer="${s.layer}")`,
-  },
+  "ig-black": {title: "Integrated Gradients from black", sliders: ["steps"], from: "black", python: path("model.bounds[0]")},
+  "ig-white": {title: "Integrated Gradients from white", sliders: ["steps"], from: "white", python: path("model.bounds[1]")},
+  "ig-noise": {title: "Integrated Gradients from noise", sliders: ["steps", "baselines"], from: "noise", python: noisePath},
+  smoothgrad: {title: "SmoothGrad", sliders: ["noise", "samples"], python: smooth},
+  smoothtaylor: {title: "SmoothTaylor", sliders: ["noise", "samples"], python: taylor},
+  adaptgrad: {title: "AdaptGrad", sliders: ["confidence", "samples"], python: adapt},
+  "grad-cam": {title: "Grad-CAM", sliders: [], python: cam},
 };
-
-const sigmaInPython = (s) => `tl.sigma_from_level(${s.noise / 100}, model.bounds)`;
 
 /** How many draws a map takes, and how many probes (gradients) each of them has. */
 export function amount(method, settings) {
@@ -85,6 +56,13 @@ class Draws {
   }
 }
 
+/** A new array, number by number; `map` of typed arrays takes several times as long. */
+function filled(length, value) {
+  const out = new Float32Array(length);
+  for (let i = 0; i < length; i++) out[i] = value(i);
+  return out;
+}
+
 /**
  * The probes of one map: a function from the number of a probe to where it looks and how it weighs.
  * @param {string} method a key of METHODS
@@ -96,40 +74,41 @@ class Draws {
  */
 export function probes(method, settings, x, bounds) {
   const {noise, seed, steps, confidence} = settings;
-  const [lower, upper] = bounds.map((bound) => (i) => bound[Math.floor((i / x.length) * 3)]);
-  const sigma = (noise / 100) * (Math.max(...bounds[1]) - Math.min(...bounds[0]));
-  const normal = new Draws(seed, "randn", x.length);
-  const noisy = (k) => {
+  const size = x.length;
+  const [lower, upper] = bounds.map((bound) => filled(size, (i) => bound[Math.floor((3 * i) / size)]));
+  const normal = new Draws(seed, "randn", size);
+  /** x with noise of this strength, a number or an array */
+  const noisy = (k, name, strength) => {
     const eps = normal.get(k);
-    return {key: `noise ${k} ${sigma}`, z: x.map((v, i) => v + sigma * eps[i]), weights: null};
+    return {key: `${name} ${k}`, z: filled(size, (i) => x[i] + strength(i) * eps[i]), weights: null};
   };
-  if (METHODS[method].baseline) {
-    const uniform = new Draws(seed, "rand", x.length);
-    const baselines = {lower, upper, noise: (i) => lower(i) + (upper(i) - lower(i)) * uniform.values[i]};
-    const baseline = baselines[METHODS[method].baseline];
+  if (METHODS[method].from) {
+    const uniform = new Draws(seed, "rand", size);
     const order = spread(steps);
+    const baseline = (draw) => {
+      if (METHODS[method].from !== "noise") return METHODS[method].from === "black" ? lower : upper;
+      const values = uniform.get(draw);
+      return filled(size, (i) => lower[i] + (upper[i] - lower[i]) * values[i]);
+    };
     return (k) => {
-      const draw = Math.floor(k / steps);
-      if (baseline === baselines.noise) uniform.get(draw);
       const a = (order[k % steps] + 1) / steps; // the rule "right"
-      const weights = x.map((v, i) => v - baseline(i));
-      return {key: `${method} ${k}`, z: x.map((_, i) => baseline(i) + a * weights[i]), weights};
+      const b = baseline(Math.floor(k / steps));
+      const weights = filled(size, (i) => x[i] - b[i]);
+      return {key: `${method} ${k}`, z: filled(size, (i) => b[i] + a * weights[i]), weights};
     };
   }
-  if (method === "smoothgrad") return noisy;
+  const width = (noise / 100) * (Math.max(...bounds[1]) - Math.min(...bounds[0]));
+  if (method === "smoothgrad") return (k) => noisy(k, "noise", () => width);
   if (method === "smoothtaylor") {
     return (k) => {
-      const probe = noisy(k);
-      return {...probe, weights: x.map((v, i) => v - probe.z[i])};
+      const probe = noisy(k, "noise", () => width);
+      return {...probe, weights: filled(size, (i) => x[i] - probe.z[i])};
     };
   }
   if (method === "adaptgrad") {
     const quantile = normalQuantile((3 + confidence / 100) / 4);
-    const sigmas = x.map((v, i) => Math.max(0, Math.min(v - lower(i), upper(i) - v)) / quantile);
-    return (k) => {
-      const eps = normal.get(k);
-      return {key: `adapt ${k}`, z: x.map((v, i) => v + sigmas[i] * eps[i]), weights: null};
-    };
+    const widths = filled(size, (i) => Math.max(0, Math.min(x[i] - lower[i], upper[i] - x[i])) / quantile);
+    return (k) => noisy(k, "adapted noise", (i) => widths[i]);
   }
   return () => ({key: "x", z: x, weights: method === "gradient-x-input" ? x : null});
 }
@@ -195,33 +174,34 @@ export class Average {
 
   /** @returns {Float32Array} the map so far */
   map() {
-    return new Float32Array(this.sum.map((sum) => sum / this.count));
+    return filled(this.sum.length, (i) => this.sum[i] / this.count);
   }
 
-  /** Root mean square over entries of the standard error, and of the map: null with one draw. */
+  /** Root mean square of the standard error, as a part of that of the map: null with one draw. */
   standardError() {
     if (this.draws < 2) return null;
-    const rms = (values, factor) => Math.sqrt((values.reduce((a, b) => a + b, 0) / values.length) * factor);
-    const error = rms(this.squares, 1 / (this.draws - 1) / this.draws);
-    return {error, map: rms(this.mean.map((m) => m * m), 1)};
+    let [error, map] = [0, 0];
+    for (let i = 0; i < this.mean.length; i++) {
+      error += this.squares[i];
+      map += this.mean[i] ** 2;
+    }
+    return Math.sqrt(error / (this.draws - 1) / this.draws / map);
   }
 
   /** 2 r / (1 + r), r the correlation of even and odd draws: null where they are not equally many. */
   reliability() {
     if (this.draws < 2 || 2 * this.even !== this.draws) return null;
-    const r = correlation(...this.halves);
+    const [a, b] = this.halves;
+    let [sumA, sumB, ab, aa, bb] = [0, 0, 0, 0, 0];
+    for (let i = 0; i < a.length; i++) {
+      sumA += a[i];
+      sumB += b[i];
+      ab += a[i] * b[i];
+      aa += a[i] ** 2;
+      bb += b[i] ** 2;
+    }
+    const covariance = (product, one, other) => product - (one * other) / a.length;
+    const r = covariance(ab, sumA, sumB) / Math.sqrt(covariance(aa, sumA, sumA) * covariance(bb, sumB, sumB));
     return (2 * r) / (1 + r);
   }
-}
-
-function correlation(a, b) {
-  const mean = (v) => v.reduce((x, y) => x + y, 0) / v.length;
-  const [ma, mb] = [mean(a), mean(b)];
-  let [ab, aa, bb] = [0, 0, 0];
-  for (let i = 0; i < a.length; i++) {
-    ab += (a[i] - ma) * (b[i] - mb);
-    aa += (a[i] - ma) ** 2;
-    bb += (b[i] - mb) ** 2;
-  }
-  return ab / Math.sqrt(aa * bb);
 }

@@ -7,7 +7,7 @@ import {normalise, readPicture} from "./pillow.js";
 
 const NOTHING = "nothing"; // beside the first map
 const ENDS = {magnitude: ["small", "large"], overlay: ["small", "large"], signed: ["against", "for"]};
-const REPAINT = 200; // milliseconds between two paintings of a map that grows
+const REPAINT = 300; // milliseconds between two paintings of a map that grows
 const json = async (name) => (await fetch(beside(name))).json();
 const get = (id) => document.getElementById(`pg-${id}`);
 const form = get("form");
@@ -184,8 +184,8 @@ function later() {
   }, REPAINT);
 }
 
-function draw() {
-  panels.forEach((_, which) => drawMap(which));
+function draw(again) {
+  panels.forEach((_, which) => drawMap(which, again));
   const [made, all] = ["made", "all"].map((what) =>
     maps.reduce((sum, {average, count}) => sum + (what === "made" ? average.count : count), 0),
   );
@@ -195,9 +195,10 @@ function draw() {
   if (made && made < all) get("rate").textContent = `${rate.toFixed(1)} gradients a second, ${left} s left`;
 }
 
-function drawMap(which) {
+function drawMap(which, again = false) {
   const [map, panel] = [maps[which], panels[which]];
-  if (!map?.average.count || !picture) return;
+  if (!map?.average.count || (map.drawn === map.average.count && !again)) return;
+  map.drawn = map.average.count;
   const {view} = settings();
   const heat = heatmap(map.average.map(), network.size ** 2);
   const canvas = panel.querySelector("canvas");
@@ -213,8 +214,8 @@ function numbers(map) {
   const text = [`${average.count} of ${count} ${sliders.includes("steps") ? "steps" : "samples"}`];
   map.reliability = average.reliability() ?? map.reliability;
   if (map.reliability !== null) text.push(`reliability ${map.reliability.toFixed(2)}`);
-  const found = average.standardError();
-  if (found) text.push(`standard error ${Math.round((100 * found.error) / found.map)} %`);
+  const error = average.standardError();
+  if (error !== null) text.push(`standard error ${Math.round(100 * error)} %`);
   if (sliders.includes("samples")) {
     const [[most, times]] = [...tops].sort((a, b) => b[1] - a[1]);
     const others = most === target() ? "" : `, ${times} “${classes[most]}”`;
@@ -365,7 +366,7 @@ function changed(event) {
     return pickBundled();
   }
   drawPicture();
-  if (name === "view") draw();
+  if (name === "view") draw(true);
   else if (name !== "noisy") explain();
 }
 
