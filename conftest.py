@@ -13,6 +13,8 @@ def _names(request):
 
     import tutorial_lib as tl
 
+    if request.node.name.endswith("export_gradient") and torch.__version__ < "2.6":
+        pytest.skip("PyTorch's exporter is from 2.6 on")
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10)
     model, x = nn.Sequential(*layers).eval(), torch.rand(2, 3, 16, 16)

@@ -13,8 +13,9 @@ from tutorial_lib.fast import gradient_graph
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-VERSION = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
-pytestmark = pytest.mark.skipif(VERSION < (2, 6), reason="PyTorch's exporter is from 2.6 on")
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < "2.6", reason="PyTorch's exporter is from 2.6 on"
+)
 # Rounding. Where the network has kinks, a unit within rounding of one may land on its other side
 # and move every pixel behind it: then norms are within some 1e-2, and single pixels need not be.
 ROUNDING, KINK = 1e-5, 2e-2

@@ -87,9 +87,7 @@ def export_gradient(
         >>> torch.allclose(torch.tensor(gradient), difference, atol=1e-6)
         True
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        checks.extra(package, "export")
-    _check_version()
+    _check_packages()
     checks.model(model)
     x, path = _float32(checks.pictures(x)).cpu(), _file(path)
     with torch.inference_mode(False):
@@ -106,9 +104,12 @@ def export_gradient(
     _write(graph, path)
 
 
-def _check_version() -> None:
-    """Raise ImportError for a PyTorch whose exporter lacks what is used here."""
-    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
+def _check_packages() -> None:
+    """Raise ImportError where a package is missing, or PyTorch's exporter lacks what is used."""
+    checks.extra("onnx", "export")
+    checks.extra("onnxscript", "export")
+    checks.extra("onnxruntime", "export")
+    if torch.__version__ < "2.6":  # no plain string: 2.14 is more
         raise ImportError(
             f"torch 2.6 or newer is needed here, this is {torch.__version__}; "
             "pip install 'torch>=2.6' brings it"
