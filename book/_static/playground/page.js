@@ -29,7 +29,7 @@ function settings() {
 }
 
 /** The class that is explained: the chosen one, else the network's first answer. */
-const target = () => (fields.target.value === "" ? ranked()[0] : Number(fields.target.value));
+const target = () => (fields.target.value === "" ? ranked()?.[0] : Number(fields.target.value));
 const ranked = () => scores && [...scores.keys()].sort((a, b) => scores[b] - scores[a]);
 const wanted = () => [fields.method.value, fields.beside.value].filter((method) => method !== NOTHING);
 
