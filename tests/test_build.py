@@ -131,9 +131,9 @@ def test_a_build_that_was_interrupted_is_not_taken_for_done(copy, capsys):
 
 
 def test_the_tests_run_each_time_and_look_at_the_run_that_the_site_shows(copy):
-    always, checks = ["ruff", "ruff", "mypy"], ["run_pages.py", "pytest"]
+    always, checks = ["ruff", "ruff", "oxlint", "mypy"], ["run_pages.py", "pytest"]
     first = again(copy, "test")
-    assert first == ["venv", "pip", "python", *always, "fetch.py", *BOOK, *checks]
+    assert first == ["venv", "pip", "python", *always, "fetch.py", "playground.py", *BOOK, *checks]
     assert again(copy, "test") == [*always, *checks]
     assert again(copy, "test", changed="book/20-two.md") == [*always, *BOOK, *checks]
 

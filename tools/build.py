@@ -185,7 +185,7 @@ def site() -> None:
     playground()
     sources = files(
         *"_config.yml _toc.yml book/*.md book/teach/*.md book/*.bib".split(),
-        *"book/_ext/*.* book/_static/*".split(),
+        *"book/_ext/*.* book/_static/* book/_static/playground/*".split(),
     )
     made = [PLAYGROUND, *([VENDOR] if VENDOR.exists() else [])]
     if not stale(SITE, [*sources, *results(), *made, EXECUTED, *book_lib(), *own_files()]):
@@ -296,6 +296,8 @@ def lint() -> None:
     install()
     check, style = [tool("ruff"), "check", "."], [tool("ruff"), "format", "--check", "."]
     step("lint", check, style, hint=f"{COMMAND} format repairs most of it")
+    scripts = [tool("oxlint"), "--config=web/oxlint.json", "--deny-warnings", "book/_static"]
+    step("lint of the pages' JavaScript", scripts, hint="oxlint names the lines above")
 
 
 def types() -> None:

@@ -71,6 +71,7 @@ def export_gradient(
         NotImplementedError: An operation of the model, or of its backward pass, has no counterpart
             in ONNX; the message names it.
         FileNotFoundError: The folder of `path` does not exist.
+        RuntimeError: The graph computes something else at x than PyTorch does.
         ImportError: A package of `tutorial_lib[export]` is missing, or PyTorch is older than 2.6.
 
     Example:
