@@ -114,16 +114,21 @@ export class Engine {
     );
   }
 
-  /** @returns {Promise<Float32Array>} the scores of a picture */
+  /**
+   * The scores of a picture. All workers compute them, as the first pass of each is a slow one.
+   * @param {Float32Array} x
+   * @returns {Promise<Float32Array>}
+   */
   scores(x) {
     this.stop();
-    const [worker] = this.workers;
     return new Promise((resolve, reject) => {
-      worker.onmessage = ({data}) => {
-        if (data.type === "scores") resolve(data.scores);
-        if (data.type === "failed") reject(new EngineError(`The network failed: ${data.reason}`));
-      };
-      worker.postMessage({type: "scores", x});
+      for (const worker of this.workers) {
+        worker.onmessage = ({data}) => {
+          if (data.type === "scores") resolve(data.scores);
+          if (data.type === "failed") reject(new EngineError(`The network failed: ${data.reason}`));
+        };
+        worker.postMessage({type: "scores", x});
+      }
     });
   }
 
