@@ -295,7 +295,10 @@ def test_the_keyboard_is_enough(page):
 def test_nothing_is_wider_than_a_phone_and_axe_finds_no_barrier(page):
     show(page, "method=smoothgrad&beside=adaptgrad&picture=chelsea")
     page.add_script_tag(path=AXE)
-    page.add_style_tag(content="* { transition: none !important; }")
+    # The theme's button that comes after scrolling is not the playground's.
+    page.add_style_tag(
+        content="* { transition: none !important } #pst-back-to-top { display: none !important }"
+    )
     for width in (390, 1300):
         page.set_viewport_size({"width": width, "height": 844})
         page.wait_for_timeout(500)
@@ -307,8 +310,9 @@ def test_nothing_is_wider_than_a_phone_and_axe_finds_no_barrier(page):
 
 def test_a_bad_link_is_an_ordinary_visit(page):
     show(page, "method=voodoo&noise=900&seed=x&target=5000&view=none&picture=none&toString=1")
-    assert "method=smoothgrad" not in page.url or page.input_value("[name=method]") == "smoothgrad"
-    assert "target" not in page.url and "view=magnitude" in page.url and "noise=60" in page.url
+    for nonsense in ("voodoo", "5000", "none", "seed=x", "toString"):
+        assert nonsense not in page.url
+    assert "noise=60" in page.url  # as far as the slider goes
 
 
 def test_the_next_visit_loads_nothing(page, context, address, asked):
