@@ -62,6 +62,23 @@ def weights(value: Callable) -> None:
         )
 
 
+@contextlib.contextmanager
+def forward_hook(module: nn.Module, hook: Callable) -> Iterator[None]:
+    """Inside, passes of this thread call a hook on a module; those of other threads do not."""
+    thread = threading.get_ident()
+
+    def own(module: nn.Module, inputs: tuple, output: object) -> object:
+        return hook(module, inputs, output) if threading.get_ident() == thread else None
+
+    with MODEL_LOCK:
+        handle = module.register_forward_hook(own)
+    try:
+        yield
+    finally:
+        with MODEL_LOCK:
+            handle.remove()
+
+
 def copied(value: nn.Module, purpose: str) -> nn.Module:
     """Copy a module, without the hooks that another thread has on it for a moment."""
     try:

@@ -1,7 +1,6 @@
 """Finding a layer of a model, and what it returns while the model runs."""
 
 import difflib
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -35,11 +34,8 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
         [torch.Size([2, 4, 14, 14])]
     """
     outputs = []
-    thread = threading.get_ident()
 
     def tap(_: nn.Module, inputs: tuple, output: object) -> Tensor | None:
-        if threading.get_ident() != thread:  # somebody else's pass over the same network
-            return None
         if not _is_map(output):
             outputs.append(output)
             return None
@@ -48,13 +44,8 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
             outputs.append(keep(output))
             return outputs[-1].clone()
 
-    with checks.MODEL_LOCK:
-        handle = module.register_forward_hook(tap)
-    try:
+    with checks.forward_hook(module, tap):
         yield outputs
-    finally:
-        with checks.MODEL_LOCK:
-            handle.remove()
 
 
 def pictures(x: Tensor) -> Tensor:

@@ -242,13 +242,8 @@ def _output_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
     if module is None:
         yield outputs
         return
-    with checks.MODEL_LOCK:
-        handle = module.register_forward_hook(tap)
-    try:
+    with checks.forward_hook(module, tap):
         yield outputs
-    finally:
-        with checks.MODEL_LOCK:
-            handle.remove()
 
 
 # ------------------------------------------------------------------- backward as forward operators
