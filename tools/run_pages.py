@@ -27,14 +27,14 @@ from myst_nb.core.read import myst_nb_reader_plugin
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this is a program and a module of tools
 
-from tools import notebooks as nbval_notebooks
+from book._ext.own_files import code_of, own_files
+from tools import notebooks
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "_build/.jupyter_cache"
 NOTEBOOKS = ROOT / "_build/notebooks"
 RESULTS = ROOT / "book/tutorial_book/results"
 AT_ONCE = 2  # kernels; each may take more than 1 GB
-OWN_FILE = re.compile(r"[\"']((?:photos|weights)/[^\"']+)")  # below the folder of the page
 NBVAL = "-m pytest -c tests/book/nbval.ini -p tools.kept_outputs".split()
 
 
@@ -52,17 +52,6 @@ def code_cells(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def code(notebook) -> str:
-    """All code of a notebook."""
-    return "\n".join(cell.source for cell in code_cells(notebook))
-
-
-def own_files(page: Path, notebook) -> list[str]:
-    """Photographs and weights that a page reads, below its folder."""
-    names = OWN_FILE.findall(code(notebook))
-    return [name for name in names if (page.parent / name).exists()]
-
-
 def is_kept(cache, page: Path, notebook, checked: str | None) -> bool:
     """Whether the cache has outputs of this code, younger than the files that it reads.
 
@@ -73,9 +62,9 @@ def is_kept(cache, page: Path, notebook, checked: str | None) -> bool:
     except KeyError:
         return False
     ran = (Path(cache.path) / "executed" / record.hashkey / "base.ipynb").stat().st_mtime
-    files = [page.parent / name for name in own_files(page, notebook)]
+    files = [page.parent / name for name in own_files(page.parent, notebook)]
     stored = [*RESULTS.rglob("*.csv"), *RESULTS.rglob("*.json")]
-    named = [path for path in stored if re.search(rf"[\"'/]{path.stem}[\"'.]", code(notebook))]
+    named = [path for path in stored if re.search(rf"[\"'/]{path.stem}[\"'.]", code_of(notebook))]
     fresh = all(file.stat().st_mtime <= ran for file in [*files, *named])
     return fresh and checked in (None, (record.data or {}).get("passed"))
 
@@ -83,13 +72,14 @@ def is_kept(cache, page: Path, notebook, checked: str | None) -> bool:
 def convert(page: Path) -> tuple[Path, str]:
     """Write the notebook that nbval runs; return it with its hash."""
     made = NOTEBOOKS / f"{page.stem}.ipynb"
-    nbval_notebooks.convert(page, made)
+    notebooks.convert(page, made, notebooks.EXPECTED)
     return made, sha256(made.read_bytes()).hexdigest()
 
 
 def run(page: Path, notebook, made: Path) -> Run:
     """Run a page as nbval's notebook and put what its cells show into `notebook`."""
-    for name in own_files(page, notebook):  # nbval runs in the notebook's folder, not in the page's
+    # nbval runs in the notebook's folder, not in the page's.
+    for name in own_files(page.parent, notebook):
         (made.parent / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(page.parent / name, made.parent / name)
     kept = made.with_suffix(".kept")
@@ -114,15 +104,15 @@ def run(page: Path, notebook, made: Path) -> Run:
 def main(pages: list[Path], checked: bool = False) -> int:
     """Run the pages; return the number of those that failed."""
     cache, failed = get_cache(CACHE), 0
-    notebooks = {page: myst_nb_reader_plugin(str(page)) for page in pages}
+    to_fill = {page: myst_nb_reader_plugin(str(page)) for page in pages}
     made = {page: convert(page) for page in pages}
     missing = [
         page
-        for page, notebook in notebooks.items()
+        for page, notebook in to_fill.items()
         if not is_kept(cache, page, notebook, made[page][1] if checked else None)
     ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = {p: pool.submit(run, p, notebooks[p], made[p][0]) for p in missing}
+        runs = {p: pool.submit(run, p, to_fill[p], made[p][0]) for p in missing}
         for i, (page, future) in enumerate(runs.items(), 1):
             how = future.result()
             if how.ran:
@@ -130,7 +120,7 @@ def main(pages: list[Path], checked: bool = False) -> int:
                     "execution_seconds": how.seconds,
                     "passed": made[page][1] if how.passed else "",
                 }
-                bundle = CacheBundleIn(notebooks[page], str(page), data=data)
+                bundle = CacheBundleIn(to_fill[page], str(page), data=data)
                 cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
                 print(f"{page} ran in {how.seconds:.0f} s ({i} of {len(runs)})", flush=True)
             if how.ran and not how.passed and not checked:

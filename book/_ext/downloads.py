@@ -8,7 +8,6 @@ They lie in the folder `notebooks` of the site. The builder `downloads` makes th
 
 import base64
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from few_colours import few_colours
 from jupyter_cache import get_cache
 from myst_nb.core.read import myst_nb_reader_plugin
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from own_files import own_files
 from plain_markdown import Page, Part
 from pybtex.plugin import find_plugin
 from sphinx.builders import Builder
@@ -62,7 +62,6 @@ if "google.colab" in sys.modules:  # its own sliders are those of ipywidgets 7
     from google.colab import output
 
     output.enable_custom_widget_manager()"""
-OWN_FILE = re.compile(r"[\"']((?:photos|weights)/[^\"']+)")
 LARGEST = 5_000_000  # bytes of a file that a notebook brings
 BESIDE = "This page reads the file `{name}`. Put it below the folder of this notebook."
 OWN = """\
@@ -111,7 +110,7 @@ def write_notebooks(app, doctree, name):
     for cell in notebook.cells:
         lighten(app, cell)
     title = parts[0].text.partition("\n")[0].lstrip("# ")
-    own = own_files(Path(app.env.doc2path(name)).parent, notebook)
+    own = own_cells(Path(app.env.doc2path(name)).parent, notebook)
     to = _folder(app) / f"{Path(name).name}.ipynb"
     _write(to, [*first_cells(app, name, title), *own, *cells(parts, notebook)], notebook.metadata)
     if any(part.solution for part in parts):
@@ -172,10 +171,9 @@ def first_cells(app, name: str, title: str, student: bool = False) -> list:
     ]
 
 
-def own_files(folder: Path, notebook) -> list:
+def own_cells(folder: Path, notebook) -> list:
     """A folded cell that writes the photographs and small weights which the page reads."""
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    names = sorted({name for name in OWN_FILE.findall(code) if (folder / name).exists()})
+    names = own_files(folder, notebook)
     small = [name for name in names if (folder / name).stat().st_size <= LARGEST]
     found = [new_markdown_cell(BESIDE.format(name=n)) for n in names if n not in small]
     if small:

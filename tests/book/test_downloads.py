@@ -357,7 +357,7 @@ def test_a_page_brings_the_photographs_that_it_reads_and_names_what_is_too_large
         (book / name).write_bytes(bytes(size))
     source = 'open("photos/mine.jpg"), load("weights/mine.pt"), open("photos/none.jpg")'
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    beside, cell = downloads.own_files(book, page)
+    beside, cell = downloads.own_cells(book, page)
     assert "`weights/mine.pt`" in beside.source and "none" not in cell.source + beside.source
     away.mkdir()
     monkeypatch.chdir(away)
@@ -366,4 +366,4 @@ def test_a_page_brings_the_photographs_that_it_reads_and_names_what_is_too_large
     (away / "photos/mine.jpg").write_bytes(b"the reader's own")
     exec(cell.source, {})
     assert (away / "photos/mine.jpg").read_bytes() == b"the reader's own"
-    assert downloads.own_files(book, nbformat.v4.new_notebook()) == []
+    assert downloads.own_cells(book, nbformat.v4.new_notebook()) == []

@@ -114,7 +114,6 @@ def small(tmp_path, monkeypatch):
     for name in ("CACHE", "NOTEBOOKS", "RESULTS"):
         monkeypatch.setattr(run_pages, name, tmp_path / name)
     monkeypatch.setattr(notebooks, "EXPECTED", tmp_path)
-    monkeypatch.setattr(notebooks.convert, "__defaults__", (tmp_path,))
 
     def run(*cells: str, stored: dict | None = None, checked: bool = False):
         page = tmp_path / "page.md"
