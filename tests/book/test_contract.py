@@ -34,6 +34,7 @@ def test_every_cell_teaches_draws_or_checks(page):
     assert contract.cell_problems((ROOT / f"{page}.md").read_text("utf-8")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_built_page_has_alt_texts_and_captions_and_shows_no_errors(page):
     assert contract.built_problems(built_html(page)) == []

@@ -22,6 +22,8 @@ from plain_markdown import Page
 from tests.built import NO_SITE, ROOT, SITE, built_html, cells, is_notebook, toc_pages
 from tools import run_away
 
+pytestmark = pytest.mark.slow
+
 FOLDER = SITE / "notebooks"
 PAGES = [page for page in toc_pages() if is_notebook(ROOT / f"{page}.md")]
 FILES = [f"{Path(page).name}{twin}.ipynb" for page in PAGES for twin in ("", "-student")]
@@ -324,7 +326,6 @@ def test_a_bar_in_a_formula_does_not_end_the_cell_of_a_table():
     assert table.splitlines() == ["| a | b |", "|---|---|", r"| $\vert x\vert $ | c |"]
 
 
-@pytest.mark.slow
 def test_two_downloads_run_in_an_empty_folder_after_their_first_cell(tmp_path):
     """The first installs the wheel, the second finds it; `make away` runs all of them."""
     if not (SITE / ".complete").exists():
@@ -334,7 +335,6 @@ def test_two_downloads_run_in_an_empty_folder_after_their_first_cell(tmp_path):
         assert run_away.run(python, FOLDER / name) == ""
 
 
-@pytest.mark.slow
 def test_a_notebook_that_fails_away_from_the_repository_is_noticed(tmp_path):
     python = run_away.environment((tmp_path / "environment").resolve())
     source = "from book._ext import questions  # there is no repository here"

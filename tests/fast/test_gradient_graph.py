@@ -13,9 +13,10 @@ from tutorial_lib.fast import gradient_graph
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.skipif(
-    torch.__version__ < "2.6", reason="PyTorch's exporter is from 2.6 on"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.__version__ < "2.6", reason="PyTorch's exporter is from 2.6 on"),
+]
 # Rounding. Where the network has kinks, a unit within rounding of one may land on its other side
 # and move every pixel behind it: then norms are within some 1e-2, and single pixels need not be.
 ROUNDING, KINK = 1e-5, 2e-2
@@ -108,7 +109,6 @@ def test_a_layer_and_its_gradient_give_grad_cam(written):
     assert wanted.any() and differs_by(cells, wanted) < ROUNDING
 
 
-@pytest.mark.slow
 def test_a_layer_is_named_or_given_and_may_be_written_over(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8, 3))
@@ -118,7 +118,6 @@ def test_a_layer_is_named_or_given_and_may_be_written_over(tmp_path):
     assert differs_by(scores, model(x)) < ROUNDING and differs_by(layer, model[0](x)) < ROUNDING
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.GELU(), nn.Tanh()], ids=str)
 def test_a_dense_network_may_have_any_activation(tmp_path, activation):
     model, x = mlp(activation), normal(3, 6)
@@ -153,14 +152,12 @@ def test_means_over_windows_of_any_kind_have_their_gradient(pool):
     assert differs_by(found, wanted) < ROUNDING
 
 
-@pytest.mark.slow
 def test_a_function_is_exported_like_a_module(tmp_path):
     model, x = mlp(nn.Tanh()), normal(2, 6)
     tl.export_gradient(lambda z: model(z) ** 2, x, tmp_path / "f.onnx")
     assert max(errors(tmp_path / "f.onnx", lambda z: model(z) ** 2, x)) < ROUNDING
 
 
-@pytest.mark.slow
 def test_the_file_is_small_names_no_folder_and_is_the_same_each_time(written, tmp_path):
     model, x, path = written
     tl.export_gradient(model, x, tmp_path / "again.onnx", layer="4")
@@ -175,7 +172,6 @@ def test_the_file_is_small_names_no_folder_and_is_the_same_each_time(written, tm
     assert not re.search(rb"site-packages|tutorial_lib|\.py", path.read_bytes())
 
 
-@pytest.mark.slow
 def test_the_networks_of_the_book_have_their_gradient_at_a_photograph(tmp_path):
     model, path = tl.load_model("efficientnet_lite0", device="cpu"), tmp_path / "lite0.onnx"
     x = model.preprocess(tl.load_image("chelsea"))
@@ -194,7 +190,6 @@ def test_the_networks_of_the_book_have_their_gradient_at_a_photograph(tmp_path):
     assert path.stat().st_size < 1.02 * weights_of, "weights are in the file twice"
 
 
-@pytest.mark.slow
 def test_a_residual_network_with_batch_norms_and_max_pooling_is_exported(tmp_path):
     torch.manual_seed(0)
     model, x = torchvision.models.resnet18().eval(), normal(2, 3, 64, 64)
@@ -203,7 +198,6 @@ def test_a_residual_network_with_batch_norms_and_max_pooling_is_exported(tmp_pat
     assert scores < ROUNDING and gradient < KINK
 
 
-@pytest.mark.slow
 def test_a_transformer_is_exported(tmp_path):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
@@ -213,7 +207,6 @@ def test_a_transformer_is_exported(tmp_path):
     assert max(errors(tmp_path / "vit.onnx", model, x)) < ROUNDING
 
 
-@pytest.mark.slow
 def test_model_and_input_stay_as_they_are(tmp_path):
     model, x = every_convolution().to(memory_format=torch.channels_last), normal(1, 3, 16, 16)
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -307,7 +300,6 @@ def test_an_argument_that_does_not_fit_is_named(tmp_path, monkeypatch, change, k
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.slow
 def test_a_graph_that_is_wrong_is_not_written(tmp_path, monkeypatch):
     wrong = {**gradient_graph._decompositions()}
     wrong[torch.ops.aten.tanh_backward.default] = lambda grad_output, output: grad_output * 3
