@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import nbformat
 import pytest
@@ -17,42 +18,39 @@ NBVAL = ["-m", "pytest", "-c", str(ROOT / "tests/book/nbval.ini")]
 SHELL = ("!", "%pip", "%conda", "%%bash", "%%sh", "%%script", "%system", "%%system", "%sx")
 
 
-def nbval(folder, source: str, *extra: str, stored: str | None = None):
-    """Run a one-cell notebook; `stored` makes it a checked cell with that expected output."""
-    cell = new_code_cell(source)
-    if stored is not None:
-        cell.metadata["tags"] = [notebooks.TAG]
-        cell.outputs = [new_output("stream", text=stored)]
-        cell.execution_count = 1
+def nbval(folder, *sources: str | tuple[str, str], options: Sequence[str] = ()):
+    """Run a notebook of these cells; with a pair (source, stored), a checked cell."""
+    made = []
+    for source in sources:
+        source, stored = source if isinstance(source, tuple) else (source, None)
+        cell = new_code_cell(source)
+        if stored is not None:
+            cell.metadata["tags"] = [notebooks.TAG]
+            cell.outputs = [new_output("stream", text=stored)]
+            cell.execution_count = 1
+        made.append(cell)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path = folder / "page.ipynb"
-    nbformat.write(new_notebook(cells=[cell], metadata={"kernelspec": kernel}), path)
-    command = [sys.executable, *NBVAL, *extra, str(path)]
+    nbformat.write(new_notebook(cells=made, metadata={"kernelspec": kernel}), path)
+    command = [sys.executable, *NBVAL, *options, str(path)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
-@pytest.mark.parametrize(
-    ("source", "stored"), [("assert 1 + 1 == 2", None), ("print(3)", "3\n"), ("print(4)", None)]
-)
-def test_a_right_cell_passes(tmp_path, source, stored):
-    result = nbval(tmp_path, source, stored=stored)
+def test_right_cells_pass(tmp_path):
+    result = nbval(tmp_path, "assert 1 + 1 == 2", ("print(3)", "3\n"), "print(4)")
     assert result.returncode == 0, result.stdout
 
 
-def test_a_changed_output_of_a_checked_cell_fails(tmp_path):
-    result = nbval(tmp_path, "print(4)", stored="3\n")
+def test_a_false_assert_and_a_changed_output_of_a_checked_cell_fail(tmp_path):
+    wrong = "assert 1 + 1 == 3, 'wrong sum'", ("print(4)", "3\n")
+    result = nbval(tmp_path, "print(4)", *wrong)
     assert result.returncode == 1, result.stdout
-    assert "mismatch" in result.stdout
-
-
-def test_a_false_assert_fails(tmp_path):
-    result = nbval(tmp_path, "assert 1 + 1 == 3, 'wrong sum'")
-    assert result.returncode == 1, result.stdout
-    assert "wrong sum" in result.stdout
+    assert "mismatch" in result.stdout and "wrong sum" in result.stdout
+    assert "2 failed, 1 passed" in result.stdout
 
 
 def test_a_hung_cell_fails_at_the_timeout(tmp_path):
-    result = nbval(tmp_path, "import time; time.sleep(60)", "--nbval-cell-timeout=2")
+    result = nbval(tmp_path, "import time; time.sleep(60)", options=["--nbval-cell-timeout=2"])
     assert result.returncode == 1, result.stdout
     assert "Timeout" in result.stdout
 
