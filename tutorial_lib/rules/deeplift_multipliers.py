@@ -31,8 +31,10 @@ from tutorial_lib.rules.linear_steps import DENSE, WITH_SIZES, LinearForm, linea
 from tutorial_lib.rules.recorder import record
 from tutorial_lib.rules.secant_forms import secant_form
 from tutorial_lib.rules.tape import Step, Tape, no_rule_error, one_hot, tree_leaves, vjp, walk_back
-from tutorial_lib.rules.transformer_steps import is_activation
+from tutorial_lib.rules.transformer_steps import RECIPROCALS, gates, is_activation
 
+# Not defined on both sides of 0, so a part of a difference may lead to no number.
+ON_A_HALF_LINE = {"log", "log1p", "pow", "reciprocal", "rsqrt", "sqrt"}
 TINY = 1e-7  # a difference below it has no quotient
 
 
@@ -81,6 +83,7 @@ class Explanation:
         self.target = target
         self.normalize = normalize
         self.rules = rules
+        self.reciprocals = gates(self.tape, RECIPROCALS)
         self.linear_forms = {step.output: self._linear_form(step) for step in self.tape.steps}
         explained = {m for step in self._activations() for m in step.modules}
         if idle := [m for m in rules if m is not None and m not in explained]:
@@ -198,6 +201,8 @@ class Explanation:
         """Return the rule of an activation: "rescale" or "reveal_cancel"."""
         rule = next((self.rules[m] for m in reversed(step.modules) if m in self.rules), None)
         rule = rule or self.rules.get(None, "rescale")
+        if step.name in ON_A_HALF_LINE:
+            return "rescale"
         if rule != "genomics":
             return rule
         while step.name not in DENSE | {"convolution"} and step.inputs[0] in self.makers:
@@ -215,7 +220,8 @@ class Explanation:
             return self._max_pool_form(step)
         if form is None and not is_activation(step):
             values, baseline = (t.values_read_by(step) for t in (self.tape, self.baseline_tape))
-            form = secant_form(step, values, baseline)
+            reciprocal = [i in self.reciprocals for i in step.inputs]
+            form = secant_form(step, values, baseline, reciprocal)
         if form is None and not is_activation(step):
             raise no_rule_error("DeepLIFT", step)
         return form

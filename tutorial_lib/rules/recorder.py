@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutorial_lib import checks
-from tutorial_lib.rules.recurrent_steps import OpenRecurrentLayers
+from tutorial_lib.rules.opened_layers import OpenLayers
 from tutorial_lib.rules.tape import Slot, Step, Tape, tree_leaves, tree_map
 
 aten = torch.ops.aten
@@ -65,7 +65,7 @@ def record(model: Callable, x: Tensor, target: Tensor) -> Tape:
     with torch.no_grad(), _open_attention(), _track_modules(names, recorder.running):
         x = x.detach().clone()  # the model may write into it
         recorder.track(x)
-        with recorder, OpenRecurrentLayers():
+        with recorder, OpenLayers():
             scores = model(x)
         checks.scores(scores, x, target)
         recorder.check_not_overwritten("returning", scores)

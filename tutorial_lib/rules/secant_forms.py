@@ -21,15 +21,20 @@ from tutorial_lib.rules.tape import Step
 from tutorial_lib.rules.transformer_steps import norm_of, product_of, softmax_dim
 
 
-def secant_form(step: Step, values: list[Tensor], baseline: list[Tensor]) -> LinearForm | None:
+def secant_form(
+    step: Step, values: list[Tensor], baseline: list[Tensor], reciprocal: list[bool]
+) -> LinearForm | None:
     """Return the linear form of a step between two runs; None if it has none here.
 
     Args:
         step: A step without a linear form of its own.
         values: The values that it reads in the one run.
         baseline: Those that it reads in the other.
+        reciprocal: For each value whether it is 1 over another, so that a product is a quotient.
     """
     pairs = list(zip(values, baseline, strict=True))
+    if step.name == "mul" and len(pairs) == 2 and reciprocal[0] != reciprocal[1]:
+        return _times_reciprocal(*pairs) if reciprocal[1] else _times_reciprocal(*pairs[::-1], True)
     if product_of(step):
         return _product(step, *pairs)
     if step.name == "div" and len(pairs) == 1 and not step.args[1]:
@@ -59,6 +64,17 @@ def _quotient(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tenso
     first = torch.where(same_sign, 1 / mean_b, (1 / b[0] + 1 / b[1]) / 2)
     second = (a[0] / b[0] + a[1] / b[1]) / 2 / mean_b
     return first, -torch.where(same_sign, second, sum(a) / 2 / (b[0] * b[1]))
+
+
+def _times_reciprocal(
+    a: tuple[Tensor, Tensor], r: tuple[Tensor, Tensor], reverse: bool = False
+) -> LinearForm:
+    """The product a r as the quotient of a and b = 1 / r, with D b = - D r / (r r0)."""
+    first, second = _quotient(a, (1 / r[0], 1 / r[1]))
+    coefficients = first, -second / (r[0] * r[1])
+    if reverse:
+        return LinearForm(lambda c, q, p: p * c[0] + q * c[1], coefficients)
+    return LinearForm(lambda c, p, q: p * c[0] + q * c[1], coefficients)
 
 
 def _constant_over(step: Step, b: Tensor, b0: Tensor) -> LinearForm:

@@ -35,19 +35,17 @@ class Norm:
 
     Args:
         mean: Function from z to the means over its groups, broadcastable to z.
-        centred: Whether the mean is taken away; an RMS norm keeps it.
         weight: Factor, broadcastable to z, or 1.
         eps: Number beside the mean square.
     """
 
     mean: Callable[[Tensor], Tensor]
-    centred: bool
     weight: Tensor | float
     eps: float
 
     def centre(self, z: Tensor) -> Tensor:
-        """Return z without its mean, if the norm takes it away."""
-        return z - self.mean(z) if self.centred else z
+        """Return z without its mean."""
+        return z - self.mean(z)
 
     def rate(self, z: Tensor) -> Tensor:
         """Return 1 / deviation of z, broadcastable to z."""
@@ -55,8 +53,6 @@ class Norm:
 
     def form(self, call: Callable, coefficients: tuple) -> LinearForm:
         """Return a linear form of the values without their mean: call(coefficients, centred)."""
-        if not self.centred:
-            return LinearForm(call, coefficients)
         minus = torch.tensor(-1.0, dtype=torch.float64)  # open, so that it has a size
         return LinearForm(lambda c, z: call(c[1:], z + c[0] * self.mean(z)), (minus, *coefficients))
 
@@ -66,26 +62,18 @@ class Norm:
 
 
 def norm_of(step: Step, z: Tensor) -> Norm | None:
-    """Return the norm that a step on z is: layer, group, instance or RMS norm; else None."""
+    """Return the norm that a step on z is: layer, group or instance norm; else None."""
     if len(step.inputs) != 1 or not isinstance(step.args[0][0], Slot) or step.output_index:
         return None
     args = step.args[0]
-    if step.name in ("native_layer_norm", "_fused_rms_norm"):
-        layer, dims = step.name == "native_layer_norm", tuple(range(-len(args[1]), 0))
-        weight, eps = args[2], args[4] if layer else step.argument(3)
-        if eps is None:
-            eps = torch.finfo(z.dtype).eps
-        return Norm(
-            lambda v: v.mean(dims, keepdim=True), layer, 1.0 if weight is None else weight, eps
-        )
+    if step.name == "native_layer_norm":
+        mean = partial(torch.mean, dim=tuple(range(-len(args[1]), 0)), keepdim=True)
+        return Norm(mean, 1.0 if args[2] is None else args[2], args[4])
     if step.name == "native_group_norm":
-        return Norm(
-            partial(_mean_of_groups, groups=args[6]), True, _by_channel(args[1], z), args[7]
-        )
+        return Norm(partial(_mean_of_groups, groups=args[6]), _by_channel(args[1], z), args[7])
     if step.name in BATCH_NORMS and args[5] is True and len(z) == 1:  # so runs an instance norm
-        places = (0, *range(2, z.ndim))
-        mean = lambda v: v.mean(places, keepdim=True)  # noqa: E731
-        return Norm(mean, True, _by_channel(args[1], z), args[-1])
+        mean = partial(torch.mean, dim=(0, *range(2, z.ndim)), keepdim=True)
+        return Norm(mean, _by_channel(args[1], z), args[-1])
     return None
 
 

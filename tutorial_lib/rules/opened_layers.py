@@ -1,8 +1,9 @@
-"""Recurrent layers opened: nn.LSTM, nn.GRU and nn.RNN as the equations of their cells.
+"""Layers opened: nn.LSTM, nn.GRU, nn.RNN and their cells by their equations, and RMS norm.
 
-PyTorch computes such a layer in one operation that writes in place. While a model is recorded, the
-layer is computed by the same equations out of place, from dense layers, sigmoid and tanh, so that
-each step of time stands on the tape. The values are the same up to rounding.
+PyTorch computes a recurrent layer in one operation that writes in place, and an RMS norm in one on
+some devices only. While a model is recorded, these layers are computed by the same equations out of
+place, from dense layers, sigmoid, tanh and products, so that each step stands on the tape. The
+values are the same up to rounding.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 
-class OpenRecurrentLayers(TorchFunctionMode):
-    """Inside, the recurrent layers and cells of this thread run step by step, out of place."""
+class OpenLayers(TorchFunctionMode):
+    """Inside, recurrent layers and RMS norms of this thread run step by step, out of place."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Run one function of PyTorch's, or the steps of a recurrent layer in its place."""
+        """Run one function of PyTorch's, or the steps of a layer in its place."""
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         if name in CELLS:
             z, state, *weights = args
@@ -26,7 +27,18 @@ class OpenRecurrentLayers(TorchFunctionMode):
             return made if pair else made[0]
         if name in LAYERS:
             return _run_layer(LAYERS[name], *args, **kwargs)
+        if name == "rms_norm":
+            return _rms_norm(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _rms_norm(input, normalized_shape, weight=None, eps=None) -> Tensor:
+    """z / sqrt(mean of z^2 + eps) * weight, in float32 or better."""
+    dims = tuple(range(-len(normalized_shape), 0))
+    z = input.float() if input.dtype.itemsize < 4 else input
+    eps = torch.finfo(z.dtype).eps if eps is None else eps
+    z = (z * (z.pow(2).mean(dims, keepdim=True) + eps).rsqrt()).to(input.dtype)
+    return z if weight is None else z * weight
 
 
 def _lstm_step(z, state, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None) -> tuple[Tensor, Tensor]:
