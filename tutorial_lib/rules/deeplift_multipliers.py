@@ -33,8 +33,8 @@ from tutorial_lib.rules.secant_forms import secant_form
 from tutorial_lib.rules.tape import Step, Tape, no_rule_error, one_hot, tree_leaves, vjp, walk_back
 from tutorial_lib.rules.transformer_steps import RECIPROCALS, gates, is_activation
 
-# Not defined on both sides of 0, so a part of a difference may lead to no number.
-ON_A_HALF_LINE = {"log", "log1p", "pow", "reciprocal", "rsqrt", "sqrt"}
+# Not defined on both sides of 0, as roots are: a part of a difference may lead to no number.
+ON_A_HALF_LINE = {"log", "log1p", "reciprocal", "rsqrt", "sqrt"}
 TINY = 1e-7  # a difference below it has no quotient
 
 
@@ -201,7 +201,7 @@ class Explanation:
         """Return the rule of an activation: "rescale" or "reveal_cancel"."""
         rule = next((self.rules[m] for m in reversed(step.modules) if m in self.rules), None)
         rule = rule or self.rules.get(None, "rescale")
-        if step.name in ON_A_HALF_LINE:
+        if step.name in ON_A_HALF_LINE or _is_broken_power(step):
             return "rescale"
         if rule != "genomics":
             return rule
@@ -273,6 +273,12 @@ def _equal(a: object, b: object) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return (a.data_ptr(), a.stride()) == (b.data_ptr(), b.stride()) or torch.equal(a, b)
+
+
+def _is_broken_power(step: Step) -> bool:
+    """Whether a step is a power that is not defined, or not finite, on both sides of 0."""
+    power = step.argument(1) if step.name == "pow" else 1
+    return isinstance(power, int | float) and (power < 0 or not float(power).is_integer())
 
 
 def _slope(step: Step, z: Tensor, indices: tuple[Tensor, ...]) -> Tensor:

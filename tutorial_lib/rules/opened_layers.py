@@ -1,4 +1,4 @@
-"""Layers opened: nn.LSTM, nn.GRU, nn.RNN and their cells by their equations, and RMS norm.
+"""Layers opened: nn.LSTM, nn.GRU, nn.RNN and their cells by their equations, RMS norm and GLU.
 
 PyTorch computes a recurrent layer in one operation that writes in place, and an RMS norm in one on
 some devices only. While a model is recorded, these layers are computed by the same equations out of
@@ -29,6 +29,8 @@ class OpenLayers(TorchFunctionMode):
             return _run_layer(LAYERS[name], *args, **kwargs)
         if name == "rms_norm":
             return _rms_norm(*args, **kwargs)
+        if name == "glu":
+            return _glu(*args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -39,6 +41,12 @@ def _rms_norm(input, normalized_shape, weight=None, eps=None) -> Tensor:
     eps = torch.finfo(z.dtype).eps if eps is None else eps
     z = (z * (z.pow(2).mean(dims, keepdim=True) + eps).rsqrt()).to(input.dtype)
     return z if weight is None else z * weight
+
+
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    """The first half of the channels, times the sigmoid of the second."""
+    signal, gate = input.chunk(2, dim)
+    return signal * gate.sigmoid()
 
 
 def _lstm_step(z, state, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None) -> tuple[Tensor, Tensor]:

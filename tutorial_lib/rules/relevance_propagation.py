@@ -92,8 +92,8 @@ def lrp(
             "alpha_beta" there. Only "composite" takes it.
         bounds: Pair (lower, upper) of the inputs that are possible, the same for all pictures, for
             the z-box rule. None stands for "flat". Only "composite" takes it.
-        biases: Whether biases keep their share; False leaves them out of all denominators, and
-            holds softmax fixed in "transformer".
+        biases: Whether biases keep their share; False leaves them out of all denominators, which
+            may then come near 0 and make a map large, and holds softmax fixed in "transformer".
         batch_size: Inputs in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.

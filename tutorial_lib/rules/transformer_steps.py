@@ -16,16 +16,17 @@ from torch import Tensor
 from tutorial_lib.rules.linear_steps import (
     ACTIVATIONS,
     BATCH_NORMS,
+    DENSE,
     SELECTIONS,
     SOFTMAX,
     LinearForm,
 )
 from tutorial_lib.rules.tape import Slot, Step, Tape
 
-MATRIX_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
 ODD_GATES = {"tanh", "erf"}  # with a constant added they are gates, as in GELU by hand
 RECIPROCALS = {"rsqrt", "reciprocal"}
 SUMS_OF_TWO = {"add", "sub", "rsub"}
+LAYERS = DENSE | {"convolution", "mul", "div"}  # of one value, with constants
 PASSED_ON = SELECTIONS | {"neg", "sum", "mean"}
 
 
@@ -89,7 +90,7 @@ def product_of(step: Step) -> Callable[[Tensor, Tensor], Tensor] | None:
         return torch.mul
     if step.name == "div":
         return None if options or len(args) > 2 else torch.div
-    if step.name in MATRIX_PRODUCTS:
+    if step.name in DENSE:
         alpha = options.get("alpha", 1)
         return lambda a, b: (a @ b) * alpha if alpha != 1 else a @ b
     return None
@@ -113,7 +114,7 @@ def gates(tape: Tape, names: Set[str], odd: Set[str] = frozenset()) -> set[int]:
     bounded: set[int] = set()
     for step in tape.steps:
         inputs, one = set(step.inputs), len(step.inputs) == 1
-        passed = step.name in PASSED_ON | SUMS_OF_TWO or (step.name in ("mul", "div") and one)
+        passed = step.name in PASSED_ON | SUMS_OF_TWO or (step.name in LAYERS and one)
         shifted = step.name in SUMS_OF_TWO and one and inputs <= bounded
         if step.name in names or shifted or (passed and inputs <= found):
             found.add(step.output)
