@@ -409,6 +409,25 @@ def test_attention_that_stays_fused_is_refused_by_its_name():
             method(model, TOKENS, 1)
 
 
+def test_attention_of_higher_order_is_refused_by_its_name():
+    flex = pytest.importorskip("torch.nn.attention.flex_attention", reason="from PyTorch 2.5 on")
+
+    def model(x):
+        z = x[:, None]
+        with torch.no_grad():  # its gradient wants a device of its own
+            return flex.flex_attention(z, z, z).flatten(1)
+
+    with tl.skip_model_check(), pytest.raises(NotImplementedError, match=r"model: flex_att.*Write"):
+        lrp(model, TOKENS.float(), 1)
+
+
+@pytest.mark.parametrize("method", [tl.deeplift, lrp])
+def test_the_largest_of_some_is_refused_and_what_to_write_is_said(method):
+    with pytest.raises(NotImplementedError, match=r"operation max at .*adaptive_max_pool1d"):
+        method(lambda x: x.max(1).values, TOKENS, 1)
+    assert method(lambda x: F.adaptive_max_pool1d(x.mT, 1)[..., 0], TOKENS, 1).any()
+
+
 def test_token_ids_are_refused_and_what_to_write_is_said():
     table = nn.Embedding(10, 8).double()
     model = lambda x: Block()(table(x.long()))  # noqa: E731
