@@ -338,6 +338,7 @@ METHODS = {  # with the keywords that make each quick
     "guided_backprop": {},
     "guided_grad_cam": dict(layer="network.blocks.6"),
     "integrated_gradients": dict(baseline=0.0, steps=2),
+    "libragrad": {},
     "lrp": {},
     "noisegrad": dict(weight_samples=2),
     "reliability": FEW,

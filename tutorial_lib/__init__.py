@@ -40,6 +40,7 @@ from tutorial_lib.networks.digits import load_mnist
 from tutorial_lib.networks.pretrained import list_models, load_model
 from tutorial_lib.pictures import list_images, load_image
 from tutorial_lib.rules.deeplift_contributions import deeplift, deeplift_trace
+from tutorial_lib.rules.pruned_gradients import libragrad
 from tutorial_lib.rules.rectifiers import deconvnet, guided_backprop
 from tutorial_lib.rules.relevance_propagation import lrp
 
@@ -55,10 +56,10 @@ __all__ = [  # written out, so that type checkers can read it
     "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine", "export_gradient",
     "figures", "fusiongrad", "grad_cam", "gradient", "gradient_x_input", "guided_backprop",
     "guided_grad_cam", "heatmap", "inherent_noise", "integrated_gradients", "layers",
-    "level_from_sigma", "list_images", "list_models", "load_image", "load_mnist", "load_model",
-    "lrp", "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision", "prepare",
-    "probes", "receptive", "reliability", "saliency_map", "sample_until", "sigma_from_level",
-    "skip_model_check", "smooth_taylor", "smoothgrad", "toy", "widgets",
+    "level_from_sigma", "libragrad", "list_images", "list_models", "load_image", "load_mnist",
+    "load_model", "lrp", "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision",
+    "prepare", "probes", "receptive", "reliability", "saliency_map", "sample_until",
+    "sigma_from_level", "skip_model_check", "smooth_taylor", "smoothgrad", "toy", "widgets",
 ]  # fmt: skip
 
 

@@ -96,7 +96,11 @@ def pictures(x: Tensor) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"x: expected a torch.Tensor (B, ...), got {_kind(x)}")
     if not x.dtype.is_floating_point:
-        raise TypeError(f"x: expected a floating-point tensor, got dtype {x.dtype}; try x.float()")
+        raise TypeError(
+            f"x: expected a floating-point tensor, got dtype {x.dtype}; try x.float(), and for "
+            "token ids the looked-up vectors, lambda e: model(inputs_embeds=e).logits[:, -1] with "
+            "x = model.get_input_embeddings()(ids)"
+        )
     _dense("x", x)
     if x.dtype.itemsize < 2:
         raise TypeError(f"x: expected a tensor of 16 bits or more, got {x.dtype}")

@@ -3,6 +3,7 @@
 # file of the package: its tests
 TESTS = {
     "cam/class_activation.py": ["cam/test_cam.py"],
+    "cam/layer_outputs.py": ["cam/test_tokens.py"],
     "cam/receptive_field.py": ["cam/test_cam.py"],
 }
 # name: (file, text that occurs once, what replaces it)
@@ -16,6 +17,16 @@ MUTANTS = {
         "cam/class_activation.py",
         "return (alpha * activation).sum(1)",
         "return (alpha * activation).relu().sum(1)",
+    ),
+    "tokens column by column": (
+        "cam/layer_outputs.py",
+        "tokens[:, extra:].unflatten(1, grid).movedim(3, 1)",
+        "tokens[:, extra:].unflatten(1, grid[::-1]).movedim(3, 1).mT",
+    ),
+    "the class token is a patch": (
+        "cam/layer_outputs.py",
+        "tokens[:, extra:]",
+        "tokens[:, : count - extra]",
     ),
     "padding moves no centre": (
         "cam/receptive_field.py",

@@ -5,8 +5,12 @@ TESTS = {
     "rules/tape.py": ["rules/test_tape.py"],
     "rules/linear_steps.py": ["rules/test_tape.py"],
     "rules/rectifiers.py": ["rules/test_backward.py", "rules/test_rectifiers.py"],
-    "rules/lrp_rules.py": ["rules/test_backward.py"],
+    "rules/lrp_rules.py": ["rules/test_backward.py", "rules/test_transformers.py"],
     "rules/deeplift_multipliers.py": ["rules/test_deeplift.py"],
+    "rules/secant_forms.py": ["rules/test_transformers.py", "rules/test_deeplift.py"],
+    "rules/transformer_steps.py": ["rules/test_transformers.py"],
+    "rules/pruned_gradients.py": ["rules/test_transformers.py"],
+    "rules/opened_layers.py": ["rules/test_transformers.py"],
 }
 # name: (file, text that occurs once, what replaces it)
 MUTANTS = {
@@ -60,9 +64,45 @@ MUTANTS = {
         "torch.where(y >= y0, index, index)",
     ),
     "a product at x": (
-        "rules/deeplift_multipliers.py",
-        "(self.tape.values[i] + self.baseline_tape.values[i]) / 2",
-        "self.tape.values[i]",
+        "rules/secant_forms.py",
+        "product_of(step), sum(a) / 2, sum(b) / 2",
+        "product_of(step), a[0], b[0]",
+    ),
+    "softmax at x": (
+        "rules/secant_forms.py",
+        "(z.softmax(dim) + z0.softmax(dim)) / 2",
+        "z.softmax(dim)",
+    ),
+    "a norm without its deviation's difference": (
+        "rules/secant_forms.py",
+        "(c + c0) / (s + s0)",
+        "0 * (c + c0) / (s + s0)",
+    ),
+    "softmax without competition": (
+        "rules/lrp_rules.py",
+        "(relevance - s * total)",
+        "relevance",
+    ),
+    "both factors take all": ("rules/lrp_rules.py", "!= fixed[1] else 0.5", "!= fixed[1] else 1.0"),
+    "the deviation at eps 0": (
+        "rules/transformer_steps.py",
+        ".square()) + self.eps)",
+        ".square()))",
+    ),
+    "attention is not held fixed": (
+        "rules/pruned_gradients.py",
+        "GATES = SOFTMAX | transformer_steps",
+        "GATES = transformer_steps",
+    ),
+    "gated activations keep their gradient": (
+        "rules/pruned_gradients.py",
+        "return not bool(step(",
+        "return False and bool(step(",
+    ),
+    "the gates of a GRU exchanged": (
+        "rules/opened_layers.py",
+        "return ((1 - u) * n + u * h,)",
+        "return (u * n + (1 - u) * h,)",
     ),
     "the mean over classes stays": (
         "rules/deeplift_multipliers.py",

@@ -89,15 +89,6 @@ def test_a_straight_through_function_is_no_silent_zero(name):
         METHODS[name](lambda z: net(Straight.apply(4 * z)), X, 1)
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-@pytest.mark.parametrize("method", [tl.deeplift, tl.lrp])
-def test_a_recurrent_layer_is_named_and_what_explains_it(kind, method):
-    net = Recurrent()
-    net.rows = kind(6, 8, batch_first=True)
-    with pytest.raises(NotImplementedError, match=r"at rows .*nn\.GRU.*tl\.integrated_gradients"):
-        method(net.eval(), X, 1)
-
-
 def test_a_model_that_fills_a_buffer_of_its_own_at_random_is_followed():
     net = network(nn.ReLU())
     net(X)

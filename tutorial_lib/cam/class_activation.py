@@ -1,7 +1,8 @@
 """Grad-CAM: what a layer's channels say for the target, and where.
 
 The layer is a module of the model, or its dotted name. It runs once and returns a map of K channels
-with h x w cells: (N, K, h, w), or (N, h, w, K).
+with h x w cells: (N, K, h, w), or (N, h, w, K). Of a transformer it returns tokens (N, T, K), which
+are laid out as such a map.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,8 @@ def grad_cam(
     layer: nn.Module | str,
     upsample: str | None = "bilinear",
     channels: str | None = None,
+    grid: tuple[int, int] | None = None,
+    extra_tokens: int = 0,
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -59,6 +62,10 @@ def grad_cam(
         channels: Which dimension of the layer's output the channels are: "first" (N, K, h, w) or
             "last" (N, h, w, K), as in Swin transformers. None tells them by the kind of layer, and
             by the shape of the map, whose height and width have the proportions of the picture.
+        grid: (h, w) for a layer that returns tokens (N, T, K), as in vision transformers: how many
+            patches lie below and beside one another, row by row. None stands for a layer of maps.
+        extra_tokens: With `grid`, how many tokens stand before the patches and have no place, such
+            as 1 for a class token: T = extra_tokens + h w. They are left out, of the mean, too.
         batch_size: Pictures in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
@@ -70,8 +77,9 @@ def grad_cam(
         TypeError: An argument has the wrong type; the message begins with its name.
         ValueError: A value or a shape does not fit, the layer is not found (the message names
             layers that may be meant), does not run once, returns no map, or nothing tells where
-            its channels are; or the rows of the model are not independent, or the result is not
-            finite.
+            its channels are; the layer returns tokens and `grid` is missing or does not fit, or no
+            patch behind it has a part in the scores; or the rows of the model are not independent,
+            or the result is not finite.
         NotImplementedError: With "receptive_field", an operation that moves cells in a way that is
             not followed.
 
@@ -83,6 +91,9 @@ def grad_cam(
                  [2.6250, 3.1250]]])
         >>> tl.grad_cam(model, x, 3, layer="0").shape
         torch.Size([2, 16, 16])
+
+        Of a vision transformer of timm: `tl.grad_cam(vit, x, 285, layer="blocks.11.norm1",
+        grid=(14, 14), extra_tokens=1)`.
     """
     checks.model(model)
     x, target = layer_outputs.pictures(x), checks.target(target, x)
@@ -91,8 +102,9 @@ def grad_cam(
         checks.choice("upsample", upsample, UPSAMPLE)
     if channels is not None:
         checks.choice("channels", channels, CHANNELS)
+    places = _token_places(grid, extra_tokens, upsample, channels)
     passes, module = Passes(batch_size, x), layer_outputs.found(model, layer, x)
-    call, maps = partial(_cells, model, module, channels), []
+    call, maps = partial(_cells, model, module, channels, places), []
     bar = tqdm(total=len(x), unit="gradient", disable=not progress)
     with bar, precision_for(x.device):
         with torch.no_grad():
@@ -122,6 +134,8 @@ def guided_grad_cam(
     layer: nn.Module | str,
     upsample: str = "bilinear",
     channels: str | None = None,
+    grid: tuple[int, int] | None = None,
+    extra_tokens: int = 0,
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -139,6 +153,8 @@ def guided_grad_cam(
         layer: A module of the model, or its dotted name, as in `grad_cam`.
         upsample: "bilinear" or "receptive_field", as in `grad_cam`.
         channels: "first", "last" or None, as in `grad_cam`.
+        grid: (h, w) for a layer that returns tokens, as in `grad_cam`.
+        extra_tokens: How many tokens stand before the patches, as in `grad_cam`.
         batch_size: Pictures in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
@@ -158,24 +174,56 @@ def guided_grad_cam(
     """
     checks.choice("upsample", upsample, UPSAMPLE)
     options = dict(batch_size=batch_size, seed=seed, progress=progress)
-    cam = grad_cam(model, x, target, layer=layer, upsample=upsample, channels=channels, **options)
+    where = dict(upsample=upsample, channels=channels, grid=grid, extra_tokens=extra_tokens)
+    cam = grad_cam(model, x, target, layer=layer, **where, **options)
     return guided_backprop(model, x, target, **options) * cam[:, None]
 
 
+def _token_places(
+    grid: object, extra_tokens: int, upsample: str | None, channels: str | None
+) -> tuple[tuple[int, int], int] | None:
+    """Check `grid` and what goes with it; return ((h, w), extra tokens), None without a grid."""
+    extra = checks.count("extra_tokens", extra_tokens, least=0)
+    if grid is None:
+        if extra:
+            raise ValueError(f"extra_tokens: it needs grid=(h, w), got {extra} and no grid")
+        return None
+    if not isinstance(grid, tuple | list) or len(grid) != 2:
+        raise TypeError(f"grid: expected (h, w), two whole numbers, got {grid!r}")
+    height, width = (checks.count("grid", n) for n in grid)
+    if upsample == "receptive_field":
+        raise ValueError("upsample: tokens have no receptive fields; write 'bilinear' or None")
+    if channels == "first":
+        raise ValueError("channels: tokens (N, T, K) have them last; leave it out, or take no grid")
+    return (height, width), extra
+
+
 def _cells(
-    model: Callable, module: nn.Module, channels: str | None, points: Tensor, target: Tensor
+    model: Callable,
+    module: nn.Module,
+    channels: str | None,
+    places: tuple[tuple[int, int], int] | None,
+    points: Tensor,
+    target: Tensor,
 ) -> Tensor:
     """The sum of Eq. 2 for the pictures of one pass, before it is cut at 0: (N, h, w)."""
-    tap = layer_outputs.tapped(module, _new_leaf)
+    dimensions = 3 if places else 4
+    tap = layer_outputs.tapped(module, _new_leaf, dimensions)
     with torch.inference_mode(False), torch.enable_grad(), tap as outputs:
         scores = checks.scores(model(points.clone()), points, target)
-        activation = layer_outputs.one_map(outputs, model, module, points)
+        activation = layer_outputs.one_map(outputs, model, module, points, dimensions)
         gradient = gradient_at(activation, scores, target.clone())  # none of inference mode
     if gradient is None:
         raise layer_outputs.unused(model, module)
     dtype = checks.accumulator(activation.dtype)
     activation, gradient = activation.detach().to(dtype), gradient.to(dtype)
-    if (channels or layer_outputs.channels(activation, model, module, points)) == "last":
+    if places:
+        activation, gradient = (
+            layer_outputs.token_cells(v, *places) for v in (activation, gradient)
+        )
+        if not bool(gradient.any()):
+            raise layer_outputs.unused_patches(model, module)
+    elif (channels or layer_outputs.channels(activation, model, module, points)) == "last":
         activation, gradient = activation.movedim(3, 1), gradient.movedim(3, 1)  # (N, K, h, w)
     alpha = gradient.mean((2, 3), keepdim=True)  # (N, K, 1, 1)
     return (alpha * activation).sum(1)

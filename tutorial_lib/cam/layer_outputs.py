@@ -15,7 +15,9 @@ CHANNELS_FIRST += (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Adaptive
 
 
 @contextmanager
-def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list]:
+def tapped(
+    module: nn.Module, keep: Callable[[Tensor], Tensor], dimensions: int = 4
+) -> Iterator[list]:
     """Inside, a list fills with what a layer returns, each time that it runs in this thread.
 
     Args:
@@ -23,6 +25,7 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
         keep: Function of the layer's output, if that is a map (N, K, h, w). Its result is appended
             to the list, and a copy of it, which the model may write into, replaces the output in
             the forward pass. An output that is no map is appended as it is.
+        dimensions: 4 for maps, 3 for tokens (N, T, K).
 
     Returns:
         Context manager that gives the list. At its end the layer is as it was.
@@ -36,7 +39,7 @@ def tapped(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list
     outputs = []
 
     def tap(_: nn.Module, inputs: tuple, output: object) -> Tensor | None:
-        if not _is_map(output):
+        if not _is_map(output, dimensions):
             outputs.append(output)
             return None
         # The model may have switched gradients off for this layer.
@@ -110,7 +113,9 @@ def found(model: Callable, layer: nn.Module | str, x: Tensor) -> nn.Module:
     return found(model, modules[layer], x)
 
 
-def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Tensor:
+def one_map(
+    outputs: list, model: Callable, module: nn.Module, x: Tensor, dimensions: int = 4
+) -> Tensor:
     """Check that a layer ran once and returned a map, and return the map.
 
     Args:
@@ -118,9 +123,10 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
         model: Callable whose layer it is, for its name in an error.
         module: The layer.
         x: (N, C, H, W) pictures of the pass.
+        dimensions: 4 for maps, 3 for tokens (N, T, K).
 
     Returns:
-        (N, K, h, w) or (N, h, w, K), the one output in the list.
+        (N, K, h, w) or (N, h, w, K), or tokens, the one output in the list.
 
     Raises:
         ValueError: The layer did not run, ran more than once, or returned something else; the
@@ -132,7 +138,7 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
         >>> tl.layers.one_map(outputs, model, model[0], x).shape
         torch.Size([2, 4, 14, 14])
     """
-    if len(outputs) == 1 and _is_map(outputs[0]) and len(outputs[0]) == len(x):
+    if len(outputs) == 1 and _is_map(outputs[0], dimensions) and len(outputs[0]) == len(x):
         return outputs[0]
     if not outputs:
         problem = (
@@ -145,8 +151,43 @@ def one_map(outputs: list, model: Callable, module: nn.Module, x: Tensor) -> Ten
         what = type(outputs[0]).__name__
         if isinstance(outputs[0], Tensor):
             what = f"{tuple(outputs[0].shape)} of {outputs[0].dtype}"
-        problem = f"returns {what}, expected floating-point numbers (N = {len(x)}, K, h, w)"
+        wanted = "K, h, w" if dimensions == 4 else "T, K, as grid is given"
+        problem = f"returns {what}, expected floating-point numbers (N = {len(x)}, {wanted})"
+        if dimensions == 4 and _is_map(outputs[0], 3):
+            problem += (
+                f". If these are tokens (N, T, K), say where they lie: {_grids(outputs[0], x)}"
+            )
     raise ValueError(f"layer: {_name(model, module)} {problem}{_suggestion(model, x)}")
+
+
+def token_cells(tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
+    """Lay tokens out as a map.
+
+    Args:
+        tokens: (N, T, K) output of a layer of a transformer.
+        grid: (h, w), how many patches lie below and beside one another.
+        extra: Number of leading tokens that are no patches, such as the class token.
+
+    Returns:
+        (N, K, h, w), the patches row by row.
+
+    Raises:
+        ValueError: There are not extra + h * w tokens.
+
+    Example:
+        >>> tokens = torch.arange(5.0).view(1, 5, 1)
+        >>> tl.layers.token_cells(tokens, (2, 2), extra=1)
+        tensor([[[[1., 2.],
+                  [3., 4.]]]])
+    """
+    count, (height, width) = tokens.shape[1], grid
+    if count != extra + height * width:
+        raise ValueError(
+            f"grid: the layer returns T = {count} tokens, and extra_tokens + h * w = "
+            f"{extra} + {height} * {width} = {extra + height * width}; with extra_tokens={extra}, "
+            f"h * w has to be {count - extra}"
+        )
+    return tokens[:, extra:].unflatten(1, grid).movedim(3, 1)
 
 
 def channels(output: Tensor, model: Callable, module: nn.Module, x: Tensor) -> str:
@@ -207,9 +248,46 @@ def unused(model: Callable, module: nn.Module) -> ValueError:
     return ValueError(f"layer: the scores do not depend on what {_name(model, module)} returns")
 
 
-def _is_map(output: object) -> bool:
-    """Whether it is a floating-point tensor of four dimensions."""
-    return isinstance(output, Tensor) and output.ndim == 4 and output.is_floating_point()
+def unused_patches(model: Callable, module: nn.Module) -> ValueError:
+    """Make the error for a layer of whose tokens only the extra ones lead to the scores.
+
+    Args:
+        model: Callable whose layer it is, for its name.
+        module: The layer.
+
+    Returns:
+        The error, to be raised.
+
+    Example:
+        >>> str(tl.layers.unused_patches(model, model[0]))[:59]
+        "layer: of what '0' returns, no patch has a part in the scor"
+    """
+    return ValueError(
+        f"layer: of what {_name(model, module)} returns, no patch has a part in the scores, only "
+        "the extra tokens have (the last block of a network that reads its class token?). Take a "
+        "layer before the last attention, such as 'blocks.11.norm1'"
+    )
+
+
+def _is_map(output: object, dimensions: int = 4) -> bool:
+    """Whether it is a floating-point tensor of four dimensions, or of as many."""
+    return isinstance(output, Tensor) and output.ndim == dimensions and output.is_floating_point()
+
+
+def _grids(tokens: Tensor, x: Tensor) -> str:
+    """What to write for these tokens: the grids that have the proportions of the pictures."""
+    (height, width), found = x.shape[2:], []
+    for extra in range(6):  # a class token, a distillation token, four registers
+        rows = (
+            round(((tokens.shape[1] - extra) * height / width) ** 0.5)
+            if extra < tokens.shape[1]
+            else 0
+        )
+        if rows and (tokens.shape[1] - extra) % rows == 0:
+            columns = (tokens.shape[1] - extra) // rows
+            if _proportional((rows, columns), x.shape[2:]):
+                found.append(f"grid=({rows}, {columns}), extra_tokens={extra}")
+    return " or ".join(found) or "grid=(h, w), extra_tokens=1 with a class token, else 0"
 
 
 def _name(model: Callable, module: nn.Module) -> str:

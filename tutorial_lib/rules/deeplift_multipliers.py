@@ -26,10 +26,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutorial_lib.rules.linear_steps import ACTIVATIONS, DENSE, WITH_SIZES, LinearForm, linear_form
+from tutorial_lib import checks
+from tutorial_lib.rules.linear_steps import DENSE, WITH_SIZES, LinearForm, linear_form
 from tutorial_lib.rules.recorder import record
+from tutorial_lib.rules.secant_forms import secant_form
 from tutorial_lib.rules.tape import Step, Tape, no_rule_error, one_hot, tree_leaves, vjp, walk_back
+from tutorial_lib.rules.transformer_steps import RECIPROCALS, gates, is_activation
 
+# Not defined on both sides of 0, as roots are: a part of a difference may lead to no number.
+ON_A_HALF_LINE = {"log", "log1p", "reciprocal", "rsqrt", "sqrt"}
 TINY = 1e-7  # a difference below it has no quotient
 
 
@@ -63,19 +68,22 @@ class Explanation:
 
     def __init__(self, model, x, baseline, target, rules: dict, normalize=False, parts=False):
         one_row = len(x) > 1 and bool((baseline == baseline[:1]).all())
-        self.tape = record(model, x, target)
+        self.tape = record(model, x, target).without_choices()
         self.baseline_tape = self._record_baseline(model, baseline, target, one_row)
         if location := self._divergence():
             raise ValueError(
                 f"model: at {location} it runs another operation, or with other constants, on x "
-                "than on the baseline (an if, a loop, a NumPy call or noise that depends on the "
-                "values?), so their differences cannot be followed"
+                "than on the baseline (a mask or place that depends on the values, an if, a loop, "
+                "a NumPy call or noise?), so their differences cannot be followed. Write a ReLU as "
+                "nn.ReLU, the larger of two as a + (b - a).relu(), or take a baseline for which "
+                "the model chooses alike"
             )
         self.tape = self.tape.logits()
         self.makers = {step.output: step for step in self.tape.steps}
         self.target = target
         self.normalize = normalize
         self.rules = rules
+        self.reciprocals = gates(self.tape, RECIPROCALS)
         self.linear_forms = {step.output: self._linear_form(step) for step in self.tape.steps}
         explained = {m for step in self._activations() for m in step.modules}
         if idle := [m for m in rules if m is not None and m not in explained]:
@@ -89,10 +97,10 @@ class Explanation:
         """The tape of the baseline; of one row if that is enough and the model takes it."""
         if try_one_row:
             with contextlib.suppress(Exception):  # the model may take no batch of one row
-                self.baseline_tape = record(model, baseline[:1], target)
+                self.baseline_tape = record(model, baseline[:1], target).without_choices()
                 if not self._divergence():
                     return self.baseline_tape
-        return record(model, baseline, target)
+        return record(model, baseline, target).without_choices()
 
     def difference(self, i: int) -> Tensor:
         """Return D = z - z0 of the value with number i."""
@@ -100,6 +108,7 @@ class Explanation:
 
     def multipliers(self) -> Tensor:
         """Return m of the input: a tensor of the shape of x."""
+        checks.gradient(self.tape.values.get(0))
         *_, (_, m) = self.walk_back()
         return m.mu if m.delta is None else m.mu + self.difference(0).sign() * m.delta
 
@@ -192,6 +201,8 @@ class Explanation:
         """Return the rule of an activation: "rescale" or "reveal_cancel"."""
         rule = next((self.rules[m] for m in reversed(step.modules) if m in self.rules), None)
         rule = rule or self.rules.get(None, "rescale")
+        if step.name in ON_A_HALF_LINE or _is_broken_power(step):
+            return "rescale"
         if rule != "genomics":
             return rule
         while step.name not in DENSE | {"convolution"} and step.inputs[0] in self.makers:
@@ -207,10 +218,11 @@ class Explanation:
         form = linear_form(step)
         if form is None and "max_pool" in step.name:
             return self._max_pool_form(step)
-        if form is None and step.name == "mul" and len(step.inputs) == 2:
-            a, b = ((self.tape.values[i] + self.baseline_tape.values[i]) / 2 for i in step.inputs)
-            return LinearForm(lambda c, p, q: p * c[0] + q * c[1], (b, a))
-        if form is None and (step.name not in ACTIVATIONS or len(step.inputs) != 1):
+        if form is None and not is_activation(step):
+            values, baseline = (t.values_read_by(step) for t in (self.tape, self.baseline_tape))
+            reciprocal = [i in self.reciprocals for i in step.inputs]
+            form = secant_form(step, values, baseline, reciprocal)
+        if form is None and not is_activation(step):
             raise no_rule_error("DeepLIFT", step)
         return form
 
@@ -229,11 +241,16 @@ class Explanation:
         """Where the tapes diverge: another step, or values that differ in shape beyond the rows."""
         for step, other in itertools.zip_longest(self.tape.steps, self.baseline_tape.steps):
             if not step or not other or not _same_operation(step, other):
-                return (step or other).location
+                return _place(step or other)
             v, v0 = self.tape.values[step.output], self.baseline_tape.values[other.output]
             if v.shape[1:] != v0.shape[1:] or v0.shape[:1] not in (v.shape[:1], (1,)):
-                return step.location
+                return _place(step)
         return None
+
+
+def _place(step: Step) -> str:
+    """Where a step is and what it does, for messages."""
+    return f"{step.location}, {step.name},"
 
 
 def _same_operation(step: Step, other: Step) -> bool:
@@ -256,6 +273,12 @@ def _equal(a: object, b: object) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return (a.data_ptr(), a.stride()) == (b.data_ptr(), b.stride()) or torch.equal(a, b)
+
+
+def _is_broken_power(step: Step) -> bool:
+    """Whether a step is a power that is not defined, or not finite, on both sides of 0."""
+    power = step.argument(1) if step.name == "pow" else 1
+    return isinstance(power, int | float) and (power < 0 or not float(power).is_integer())
 
 
 def _slope(step: Step, z: Tensor, indices: tuple[Tensor, ...]) -> Tensor:

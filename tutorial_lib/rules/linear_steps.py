@@ -19,9 +19,10 @@ from tutorial_lib.rules.tape import Slot, Step, vjp
 aten = torch.ops.aten
 # Each output is one input value, or a sum or mean of some: all coefficients are positive.
 SELECTIONS = set(
-    "_to_copy _unsafe_view alias cat clone constant_pad_nd expand flip permute repeat roll select "
-    "slice split split_with_sizes squeeze stack t transpose unbind unsafe_split unsqueeze "
-    "view".split()
+    "_reshape_alias _to_copy _unsafe_view alias cat clone constant_pad_nd diagonal expand flip "
+    "gather im2col index index_select masked_fill permute pixel_shuffle pixel_unshuffle repeat "
+    "roll select slice split split_with_sizes squeeze stack t transpose tril triu unbind unfold "
+    "unsafe_chunk unsafe_split unsqueeze view where".split()
 )
 SUMS = set(
     "_adaptive_avg_pool2d _adaptive_avg_pool3d avg_pool2d avg_pool3d mean sum upsample_bilinear2d "
@@ -34,7 +35,8 @@ ACTIVATIONS = set(
     "hardtanh leaky_relu log log1p log_sigmoid_forward maximum minimum mish pow reciprocal relu "
     "rsqrt sigmoid silu softplus sqrt square tanh threshold".split()
 )
-DENSE = {"addmm", "mm", "bmm"}
+DENSE = {"addmm", "baddbmm", "mm", "bmm"}
+SOFTMAX = {"_softmax", "_safe_softmax"}
 BATCH_NORMS = set(
     "_native_batch_norm_legit cudnn_batch_norm miopen_batch_norm native_batch_norm".split()
 )
@@ -89,6 +91,8 @@ def linear_form(step: Step) -> LinearForm | None:
     """Return the linear form of a step, or None if the step is not linear."""
     if step.name == "_to_copy" and not step.args[1].get("dtype", torch.float32).is_floating_point:
         return None  # rounding
+    if step.name in ("where", "masked_fill"):
+        return _choice_by_mask(step)
     if step.name in SELECTIONS | SUMS:
         return _selection_or_sum(step)
     return FORMS[step.name](step) if step.name in FORMS else None
@@ -132,6 +136,24 @@ def _selection_or_sum(step: Step) -> LinearForm:
     return LinearForm(call)
 
 
+def _choice_by_mask(step: Step) -> LinearForm | None:
+    """where(mask, a, b) and masked_fill(a, mask, number): what is no value counts as 0."""
+    args = step.args[0]
+    mask = args[0] if step.name == "where" else args[1]
+    if not isinstance(mask, Tensor) or (step.name == "masked_fill" and len(step.inputs) > 1):
+        return None
+    if step.name == "masked_fill":
+        return LinearForm(lambda _, z: z.masked_fill(mask, 0))
+    shape = torch.broadcast_shapes(*(v.shape for v in args if isinstance(v, Tensor)))
+
+    def call(_, *values: Tensor) -> Tensor:
+        zero = values[0].new_zeros(())
+        a, b = (values[v.index] if isinstance(v, Slot) else zero for v in args[1:])
+        return torch.where(mask, a, b).expand(torch.broadcast_shapes(shape, a.shape, b.shape))
+
+    return LinearForm(call)
+
+
 def _convolution(step: Step) -> LinearForm | None:
     """A convolution of a value with constant weights."""
     options = step.args[0][3:]
@@ -149,10 +171,10 @@ def _convolution(step: Step) -> LinearForm | None:
 
 
 def _matrix_product(step: Step) -> LinearForm | None:
-    """addmm(constant, values, weights), mm and bmm with weights on either side."""
+    """addmm and baddbmm(constant, values, weights), mm and bmm with weights on either side."""
     args, options = step.args
     left, right = args[-2:]
-    if len(step.inputs) != 1 or (isinstance(args[0], Slot) and step.name == "addmm"):
+    if len(step.inputs) != 1 or (isinstance(args[0], Slot) and len(args) == 3):
         return None
     alpha = options.get("alpha", 1)
     if isinstance(left, Slot):

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutorial_lib.rules import linear_steps
-from tutorial_lib.rules.linear_steps import LinearForm
-from tutorial_lib.rules.tape import Step, Tape, gradient, no_rule_error
+from tutorial_lib.rules import linear_steps, transformer_steps
+from tutorial_lib.rules.linear_steps import SOFTMAX, LinearForm
+from tutorial_lib.rules.tape import TRANSFORMER, Step, Tape, gradient, no_rule_error, vjp
 
 
 @dataclass
@@ -28,13 +28,13 @@ class Relevance:
 
     Args:
         tape: The steps and values of one forward pass.
-        rule: "epsilon", "alpha_beta" or "composite".
+        rule: "epsilon", "alpha_beta", "composite" or "transformer".
         epsilon: Number that keeps denominators from 0.
         alpha: Weight of the positive terms in "alpha_beta".
         beta: Weight of the negative terms there.
         gamma: Extra weight of terms with the sign of z in "composite"; None for "alpha_beta".
         input_bounds: (lower, upper) inputs for the z-box rule in "composite"; None for "flat".
-        biases: Whether biases count in the denominators.
+        biases: Whether biases count in the denominators, and the constant of a softmax.
     """
 
     tape: Tape
@@ -50,6 +50,8 @@ class Relevance:
         self.linear_forms = {s.output: linear_steps.linear_form(s) for s in self.tape.steps}
         self.input_side = self._find_input_side()
         self.layers = self._find_layers()
+        fixed = transformer_steps.RECIPROCALS | (set() if self.biases else SOFTMAX)
+        self.fixed = transformer_steps.gates(self.tape, fixed)
         self.absorbed = {step.output for _, steps in self.layers.values() for step in steps}
 
     def __call__(self, step: Step, relevance: Tensor) -> list[Tensor]:
@@ -64,7 +66,7 @@ class Relevance:
         if form is None and "max_pool" in step.name:
             return gradient(self.tape, step, relevance)
         if form is None:
-            raise no_rule_error("LRP", step)
+            return self._transformer_rule(step, values, relevance)
         if not form.has_weights:
             return self._epsilon_rule(form, values, step.output, relevance)
         return [self._layer_rule(step, values[0], relevance)]
@@ -77,12 +79,56 @@ class Relevance:
             if self.input_bounds:
                 return self._box_rule(step, form, a, relevance)
             return self._flat_rule(form, a, relevance)
-        if self.rule == "epsilon" or (composite and dense):
+        if self.rule in ("epsilon", "transformer") or (composite and dense):
             return self._epsilon_rule(form, [a], [step, *absorbed][-1].output, relevance)[0]
         b = self._bias(step, absorbed)
         if composite and self.gamma is not None:
             return self._gamma_rule(form, a, b, relevance)
         return self._alpha_beta_rule(form, a, b, relevance)
+
+    def _transformer_rule(self, step: Step, values: list, relevance: Tensor) -> list:
+        """Share out at a softmax, a norm, a product or a quotient; an error at all other steps."""
+        norm = transformer_steps.norm_of(step, values[0])
+        product = transformer_steps.product_of(step)
+        softmax = step.name in SOFTMAX
+        if self.rule != "transformer":
+            raise no_rule_error("LRP", step, TRANSFORMER if norm or product or softmax else "")
+        if norm:
+            form = norm.with_fixed_deviation(values[0])
+            return self._epsilon_rule(form, values, step.output, relevance)
+        if product:
+            return self._product_rule(step, product, values, relevance)
+        if softmax and self.biases:
+            return [self._softmax_rule(step, values[0], relevance)]
+        if softmax:
+            raise no_rule_error(
+                "LRP with biases=False",
+                step,
+                "It would hold the softmax fixed, and the relevance "
+                "would stay there, as nothing is multiplied by it. Write biases=True",
+            )
+        raise no_rule_error("LRP", step)
+
+    def _softmax_rule(self, step: Step, z: Tensor, relevance: Tensor) -> Tensor:
+        """The terms of first order at z: z_i (R_i - s_i sum R); masked entries, -inf, get 0."""
+        s = self.tape.values[step.output]
+        total = relevance.sum(transformer_steps.softmax_dim(step), keepdim=True)
+        return z.masked_fill(z.isneginf(), 0) * (relevance - s * total)
+
+    def _product_rule(self, step: Step, product: Callable, values: list, relevance: Tensor) -> list:
+        """Half to each of the two factors; all to one of them where the other is held fixed."""
+        fixed = [i in self.fixed for i in step.inputs]
+        if step.name == "div":  # what values are divided by is held fixed, as a deviation is
+            fixed = [False, True]
+        share = 1.0 if fixed[0] != fixed[1] else 0.5
+        if step.name in ("mul", "div"):
+            shares = [transformer_steps.spread(relevance * share, v.shape) for v in values]
+        else:
+            z = self.tape.values[step.output] if self.biases else product(*values)
+            quotients = vjp(product, values, self._divide(relevance, z / share))
+            shares = [v * q for v, q in zip(values, quotients, strict=True)]
+        held = share == 1.0
+        return [None if held and no else r for no, r in zip(fixed, shares, strict=True)]
 
     def _find_layers(self) -> dict[int, tuple[LinearForm, list[Step]]]:
         """Every layer's linear form and the batch norms and constants that it has absorbed.

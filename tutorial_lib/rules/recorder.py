@@ -18,15 +18,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutorial_lib import checks
-from tutorial_lib.rules.tape import RECURRENT, Slot, Step, Tape, tree_leaves, tree_map
+from tutorial_lib.rules.opened_layers import OpenLayers
+from tutorial_lib.rules.tape import Slot, Step, Tape, tree_leaves, tree_map
 
 aten = torch.ops.aten
 # Code in these folders is PyTorch's or ours, and not the model's.
 LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, checks.__file__))
-_FASTPATH_LOCK = threading.RLock()  # the fast path of attention is switched for the process
+_ATTENTION_LOCK = threading.RLock()  # how attention runs is switched for the process
 PYTHON_NUMBERS = {"_local_scalar_dense", "is_nonzero"}  # they return a Python number, no tensor
 
 
@@ -60,10 +62,10 @@ def record(model: Callable, x: Tensor, target: Tensor) -> Tape:
     if isinstance(model, nn.Module):
         names = {m: name or type(m).__name__ for name, m in model.named_modules()}
     recorder = _Recorder(names)
-    with torch.no_grad(), _no_attention_fastpath(), _track_modules(names, recorder.running):
+    with torch.no_grad(), _open_attention(), _track_modules(names, recorder.running):
         x = x.detach().clone()  # the model may write into it
         recorder.track(x)
-        with recorder:
+        with recorder, OpenLayers(), _name_closed_operations():
             scores = model(x)
         checks.scores(scores, x, target)
         recorder.check_not_overwritten("returning", scores)
@@ -166,11 +168,6 @@ class _Recorder(TorchDispatchMode):
 
     def _in_place_error(self, name: str) -> NotImplementedError:
         """Return the error for an operation that reads or writes memory shared by tensors."""
-        if any(isinstance(module, nn.RNNBase) for module in self.running):
-            return NotImplementedError(
-                f"model: {name} at {self._location()} is a step inside a recurrent layer of "
-                f"PyTorch, which writes in place. {RECURRENT}"
-            )
         return NotImplementedError(
             f"model: {name} at {self._location()} meets memory that an operation in place writes "
             "through another name (a view, .data, or a constant that was read before); no rule "
@@ -218,15 +215,32 @@ def _track_modules(modules: dict[nn.Module, str], running: list[nn.Module]) -> I
 
 
 @contextlib.contextmanager
-def _no_attention_fastpath() -> Iterator[None]:
-    """Inside, attention takes no fast path: that is one operation, which has no derivative."""
-    with _FASTPATH_LOCK:
+def _open_attention() -> Iterator[None]:
+    """Inside, attention runs as matrix products and softmax, and not as one fused operation."""
+    with _ATTENTION_LOCK:
         before = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            yield
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
         finally:
             torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _name_closed_operations() -> Iterator[None]:
+    """Inside, an operation that runs functions of the model, unseen by a recorder, is an error."""
+    try:
+        yield
+    except NotImplementedError as error:
+        if "HigherOrderOperator" not in str(error):
+            raise
+        name = str(error).partition("HigherOrderOperator ")[2].partition(" ")[0]
+        raise NotImplementedError(
+            f"model: {name} runs functions inside, which cannot be followed. Write "
+            "F.scaled_dot_product_attention for flex_attention, and a plain if or loop of Python "
+            "for the others; tl.integrated_gradients takes the model as it is"
+        ) from error
 
 
 def _memory(tensor: Tensor) -> int:

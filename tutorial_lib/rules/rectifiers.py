@@ -127,23 +127,13 @@ def _attribution(rule: Callable, model, x, target, batch_size, seed, progress) -
         tape = record(network, points, target)
         rectifiers += sum(map(_is_rectifier, tape.steps))
         masks.extend(step.location for step in tape.steps if step.name == "where")
-        if flat := next((step for step in tape.steps if step.name in PIECEWISE_CONSTANT), None):
-            raise NotImplementedError(
-                f"model: {flat.name} at {flat.location} has the derivative 0, so {name} would be "
-                "0. A straight-through function's own backward pass is used by tl.gradient"
-            )
+        refuse_flat_steps(tape, name)
         return walk_to_input(tape, partial(rule, tape), one_hot(target, tape.values[tape.output]))
 
     probe_function = partial(probes.point, seed=seed)
     options = dict(batch_size=batch_size, progress=progress, gradient_of=walk)
     attribution = average(model, x, target, probe_function, **options)
-    if own := checks.examine(model, checks.pictures(x)).own_backward:
-        warnings.warn(
-            f"model: {own} is a torch.autograd.Function with a backward pass of its own, which "
-            f"{name} cannot use: it takes the gradients of the operations inside",
-            UserWarning,
-            stacklevel=3,
-        )
+    warn_of_own_backward(model, x, name, stacklevel=4)
     if rectifiers and masks:
         warnings.warn(
             f"model: {name} passes gradients unchanged through the where at {masks[0]}; if it is a "
@@ -160,6 +150,26 @@ def _attribution(rule: Callable, model, x, target, batch_size, seed, progress) -
             stacklevel=3,
         )
     return attribution
+
+
+def refuse_flat_steps(tape: Tape, name: str) -> None:
+    """Raise an error for a step whose derivative is 0, which a method by this name would return."""
+    if flat := next((step for step in tape.steps if step.name in PIECEWISE_CONSTANT), None):
+        raise NotImplementedError(
+            f"model: {flat.name} at {flat.location} has the derivative 0, so {name} would be "
+            "0. A straight-through function's own backward pass is used by tl.gradient"
+        )
+
+
+def warn_of_own_backward(model: Callable, x: Tensor, name: str, stacklevel: int) -> None:
+    """Warn that a method by this name does not see the backward pass of an autograd.Function."""
+    if own := checks.examine(model, checks.pictures(x)).own_backward:
+        warnings.warn(
+            f"model: {own} is a torch.autograd.Function with a backward pass of its own, which "
+            f"{name} cannot use: it takes the gradients of the operations inside",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def _guided_rule(tape: Tape, step: Step, grad_output: Tensor) -> list[Tensor]:

@@ -17,7 +17,7 @@ from tutorial_lib.rules.lrp_rules import Relevance
 from tutorial_lib.rules.recorder import record
 from tutorial_lib.rules.tape import one_hot, walk_to_input
 
-LRP_RULES = ("epsilon", "alpha_beta", "composite")
+LRP_RULES = ("epsilon", "alpha_beta", "composite", "transformer")
 
 
 def lrp(
@@ -58,16 +58,33 @@ def lrp(
     hands down to its maximum, and sums, means and scalings by the share of each term in the result.
     A batch norm or an added constant right behind a layer counts as part of it.
 
+    "transformer" is epsilon in all layers, with rules for what transformers are made of, which the
+    other rules refuse (AttnLRP, Achtibat et al., 2024, Prop. 3.1 to 3.4):
+
+        s = softmax(z)     R_i = z_i (R^s_i - s_i sum_j R^s_j)
+        a * b              half to each of the two values, entry by entry
+        A @ B              R_A = A * (Q B^T), R_B = B * (A^T Q), with Q = R / (2 A B + epsilon)
+        norms              linear, with the deviation held fixed: epsilon, as in a layer
+
+    What values are divided by, and 1 / sqrt, are held fixed as a deviation is, so a norm that is
+    written out is a norm. A product of an activation and a gate is shared as it is written: nn.SiLU
+    is one activation, z * z.sigmoid() a product. Attention, nn.LSTM and nn.GRU are opened. With
+    biases=False softmax, whose expansion at z has a constant, is held fixed, and the values take
+    all relevance of attention (Ali et al., 2022). torch.where and masks hand down to what they have
+    chosen, in all rules.
+
     Relevance starts as the score, which is the logit if the last operation is softmax or sigmoid.
-    Biases keep their share, so the map sums to the score only without biases, and with alpha_beta
-    only if every unit that has relevance has positive terms, and negative ones where beta > 0.
+    Biases keep their share, as does the constant of a softmax, so the map sums to the score only
+    with biases=False or for a model without them, and with alpha_beta only if every unit that has
+    relevance has positive terms, and negative ones where beta > 0. A constant that joins the
+    values, such as a class token, keeps its share in any case.
     Memory: all activations of batch_size pictures.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
         x: (B, ...) finite floating-point inputs.
         target: Class index, or LongTensor (B,) with one for each input.
-        rule: "epsilon", "alpha_beta" or "composite".
+        rule: "epsilon", "alpha_beta", "composite" or "transformer".
         epsilon: Number above 0 that keeps denominators from 0.
         alpha: Weight of the positive terms; alpha - beta must be 1.
         beta: Weight of the negative terms.
@@ -75,7 +92,8 @@ def lrp(
             "alpha_beta" there. Only "composite" takes it.
         bounds: Pair (lower, upper) of the inputs that are possible, the same for all pictures, for
             the z-box rule. None stands for "flat". Only "composite" takes it.
-        biases: Whether biases keep their share; False leaves them out of all denominators.
+        biases: Whether biases keep their share; False leaves them out of all denominators, which
+            may then come near 0 and make a map large, and holds softmax fixed in "transformer".
         batch_size: Inputs in a forward pass; None chooses by the device and the size of x.
         seed: It changes nothing, as no noise is drawn; every method takes it.
         progress: Whether to show a progress bar.
@@ -116,7 +134,7 @@ def lrp(
         raise ValueError("bounds: expected one range for all pictures, first dimension 1")
 
     def relevance(network: Callable, points: Tensor, target: Tensor) -> Tensor:
-        tape = record(network, points, target).logits()
+        tape = record(network, points, target).logits().without_choices()
         rules = Relevance(tape, rule, epsilon, alpha, beta, gamma, input_bounds, biases)
         score = tape.values[tape.output]
         return walk_to_input(tape, rules, one_hot(target, score) * score)

@@ -12,7 +12,7 @@ The words of this folder:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,19 @@ from torch import Tensor, nn
 from tutorial_lib import checks
 
 OUTPUTS = {"_softmax", "_log_softmax", "sigmoid"}  # as a last step, they turn logits into shares
-RECURRENT = (
-    "No rule opens nn.LSTM or nn.GRU: tl.integrated_gradients explains them, and a layer that "
-    "you write step by step, from nn.Linear, sigmoid and tanh, can be followed"
-)
+LARGEST = "Write F.adaptive_max_pool1d(z, 1) for the largest entry, or torch.softmax if it is one"
+# What to write where an operation has no rule, by a word of its name.
+ADVICE = {
+    "embedding": "Whole numbers have no share: give the looked-up vectors as x, for example "
+    "lambda e: model(inputs_embeds=e).logits[:, -1] with x = model.get_input_embeddings()(ids)",
+    "attention": "Let PyTorch open it: take away the sdpa_kernel(...) around the call, or write "
+    "softmax(q @ k.mT * scale) @ v",
+    "where": "Write nn.ReLU, torch.clamp or torch.maximum if it is one of them",
+    "amax": LARGEST,
+    "max": LARGEST,
+    "rnn": "Write the layer step by step, from nn.Linear, sigmoid and tanh",
+}
+TRANSFORMER = 'Write rule="transformer", which has rules for products, softmax and norms'
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,24 @@ class Tape:
         values = {i: v for i, v in self.values.items() if i in wanted}
         return Tape(steps[::-1], values, output)
 
+    def without_choices(self) -> "Tape":
+        """Return the tape with what is chosen, such as a mask or a place, as a constant.
+
+        A choice is a value of whole numbers or of truth values that no rounding has made: nothing
+        passes back through it. What is made of constants alone is a constant, too.
+        """
+        constants: dict[int, Tensor] = {}
+        steps = []
+        for step in self.steps:
+            step = _with_constants(step, constants)
+            value = self.values[step.output]
+            chosen = not (value.is_floating_point() or value.is_complex())
+            if not step.inputs or (chosen and step.name != "_to_copy"):
+                constants[step.output] = value
+            else:
+                steps.append(step)
+        return Tape(steps, self.values, self.output).until(self.output)
+
     def logits(self) -> "Tape":
         """Return the tape without a softmax, log_softmax or sigmoid as its last step."""
         last = next((s for s in self.steps if s.output == self.output), None)
@@ -146,7 +173,9 @@ def walk_to_input(
     tape: Tape, rule: Callable[[Step, Tensor], list[Tensor]], at_output: Tensor
 ) -> Tensor:
     """Return what has arrived at the input, value 0, at the end of a walk back (`walk_back`)."""
-    *_, (number, total) = walk_back(tape, rule, at_output)
+    number = total = None
+    for number, total in walk_back(tape, rule, at_output):  # noqa: B007
+        pass  # only the last one is wanted, and nothing is to be kept
     return checks.gradient(total if number == 0 else None)
 
 
@@ -178,13 +207,15 @@ def one_hot(target: Tensor, scores: Tensor) -> Tensor:
     return nn.functional.one_hot(target.to(scores.device), scores.shape[1]).to(scores)
 
 
-def no_rule_error(method: str, step: Step) -> NotImplementedError:
+def no_rule_error(method: str, step: Step, advice: str = "") -> NotImplementedError:
     """Return the error for a step, one operation of the model, that a method has no rule for."""
-    recurrent = any(word in step.name for word in ("rnn", "lstm", "gru"))
+    words = step.name.split("_")
+    advice = advice or next((text for word, text in ADVICE.items() if word in words), "")
     return NotImplementedError(
-        f"model: {method} has no rule for the operation {step.name} at {step.location}. There are "
-        "rules for dense layers, convolutions, batch norm in eval mode, sums, pooling, reshaping, "
-        "and activations applied entry by entry" + (f". {RECURRENT}" if recurrent else "")
+        f"model: {method} has no rule for the operation {step.name} at {step.location}. "
+        f"{advice or 'tl.integrated_gradients needs none'}. There are rules for dense layers, "
+        "convolutions, norms, softmax and attention, products and quotients, sums, pooling, "
+        "reshaping, choosing by a mask, and activations applied entry by entry"
     )
 
 
@@ -206,6 +237,22 @@ def tree_map(tree: object, change: Callable[[object], object]) -> object:
     if isinstance(tree, dict):
         return {key: tree_map(item, change) for key, item in tree.items()}
     return change(tree)
+
+
+def _with_constants(step: Step, constants: dict[int, Tensor]) -> Step:
+    """Return a step that reads some values, by their numbers, as constants."""
+    if not constants.keys() & set(step.inputs):
+        return step
+    kept = [i for i in step.inputs if i not in constants]
+    places = [k for k, i in enumerate(step.inputs) if i not in constants]
+
+    def change(leaf: object) -> object:
+        if not isinstance(leaf, Slot):
+            return leaf
+        number = step.inputs[leaf.index]
+        return constants[number] if number in constants else Slot(places.index(leaf.index))
+
+    return replace(step, args=tree_map(step.args, change), inputs=tuple(kept))
 
 
 def _fill_slots(tree: object, values: tuple[Tensor, ...]) -> object:
