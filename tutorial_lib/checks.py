@@ -635,6 +635,11 @@ def _explain_failure(model: Callable, x: Tensor) -> None:
                 "Write net = tl.scores(model, inputs=ids, embedding='name of the layer') and "
                 "explain net.x, what its embedding makes of them"
             )
+        if x.ndim == 4 and _runs(model, x.permute(0, 3, 1, 2)):
+            raise ValueError(
+                f"x: the model takes pictures (N, C, H, W), got shape {tuple(x.shape)}; "
+                "x.permute(0, 3, 1, 2) puts the channels first"
+            )
         if _runs(model, x[None]):
             raise ValueError(
                 f"x: the model takes a batch of such inputs, got one of shape {tuple(x.shape)}; "

@@ -246,6 +246,12 @@ def test_a_model_that_normalises_in_place_is_explained_as_the_one_that_does_not(
         assert torch.equal(x, X), name
 
 
+def test_pictures_with_channels_last_are_told_what_to_write():
+    conv = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()).eval()
+    with pytest.raises(ValueError, match=r"^x: .*x\.permute\(0, 3, 1, 2\)"):
+        tl.gradient(conv, torch.rand(1, 6, 5, 3), 0)
+
+
 HINTS = [
     ([1, 1, 1], TypeError, "torch.as_tensor"),
     (torch.tensor(1), ValueError, "int(target)"),
