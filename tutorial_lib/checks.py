@@ -239,7 +239,8 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
             f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} "
             f"rows, it returned {_kind(value)}. A tensor y that it holds, with a row for each "
             "picture, does not follow: explain picture i with tl.scores(model, y=y[i : i + 1]), "
-            "which repeats that row"
+            "which repeats that row. A row of the input is one of the output: of a network with "
+            "time first pick one place, pick=lambda y: y[0][-1], or set batch_first=True"
         )
     if (most := int(target.max())) >= value.shape[1]:
         raise ValueError(
@@ -251,13 +252,21 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
 
 def _what_to_write(value: object, rows: int, expression: str, name: object = None) -> str:
     """Say which line of code makes scores (N, C) of what a model returned."""
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        return (
+            "A list with a dictionary for each picture, as detectors return: write "
+            'tl.scores(model, pick=lambda y: torch.stack([part["scores"].sum() for part in y]))'
+        )
     if found := parts(value):
         tensors = [n for n, v in found.items() if isinstance(v, Tensor)]
         name = [*likely_parts(value, rows), *tensors, *found][0]
         inner = code_of_part(value, name, expression)
         return _what_to_write(found[name], rows, inner, None if expression != "y" else name)
     if not isinstance(value, Tensor):
-        return "Write tl.scores(model, pick=lambda y: ...) with code that makes (N, C) of it"
+        return (
+            "Write tl.scores(model, pick=lambda y: ...) with code that makes (N, C) of it, by "
+            "PyTorch, as a NumPy array has no gradient"
+        )
     if not (value.is_floating_point() or value.is_complex()):
         return (
             "Whole numbers have no gradient: let it return the scores that they were made of, "
@@ -369,7 +378,13 @@ def broadcastable(name: str, value: float | Tensor, x: Tensor) -> Tensor:
         except OverflowError:
             raise ValueError(f"{name}: expected a finite number, got one too large") from None
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a number or a tensor, got {_kind(value)}")
+        several = ""
+        if isinstance(value, tuple | list | Mapping):
+            several = (
+                f"; for the inputs of net = tl.scores(model, inputs=...) write net.join({name})"
+            )
+            several += f", or net.explain(method, target, {name}={name})"
+        raise TypeError(f"{name}: expected a number or a tensor, got {_kind(value)}{several}")
     if value.dtype == torch.bool or value.is_complex():
         raise TypeError(f"{name}: expected real numbers, got dtype {value.dtype}")
     if value.ndim == 0:

@@ -187,7 +187,9 @@ UNCLEAR = {
     "classes": (None, lambda s: s.argmax(1), ["before an argmax"]),
     "a loss": (None, lambda s: s.mean(), ["tl.scores(model"]),
     "nothing": (None, lambda s: None, ["pick=lambda y: ..."]),
-    "boxes": (None, lambda s: [{"scores": s[0], "boxes": s}], ["tl.scores(model, pick="]),
+    "boxes": (None, lambda s: [{"scores": s[0], "boxes": s}], ['part["scores"].sum() for part']),
+    "an array": (None, lambda s: s.detach().numpy(), ["NumPy"]),
+    "a function that fails": (lambda y: y["out"], lambda s: {"logits": s}, ["pick: ", "'logits'"]),
     "an unknown key": ("logit", lambda s: {"logits": s}, ["pick: ", "'logits'"]),
     "a place too far": (2, lambda s: (s, s), ["pick: ", "0, 1"]),
     "a class for a place": (2, lambda s: s, ["pick: ", "target"]),
@@ -396,6 +398,10 @@ TAKEN = {
     "a part of another shape": (
         lambda m, a, b: tl.scores(m, inputs=(a, b)).join((a, b[:, :1].expand(-1, 7))),
         r"^join: inputs\[1\]: ",
+    ),
+    "a tuple for a baseline": (
+        lambda m, a, b: tl.integrated_gradients(tanh_mlp(), X, 0, baseline=(a, b)),
+        r"^baseline: .*net\.join\(baseline\)",
     ),
     "a map of another": (lambda m, a, b: tl.scores(m, inputs=(a, b)).split(a), "^split: "),
     "explain without inputs": (

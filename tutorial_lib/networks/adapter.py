@@ -506,7 +506,7 @@ def _picked(output: object, pick: object, rows: int) -> Tensor:
     """Return the scores (N, C) among what the model returned for N rows."""
     value, expression = output, "y"
     if callable(pick):
-        value, expression = pick(output), "pick(y)"
+        value, expression = _called(pick, output), "pick(y)"
     elif pick is not None:
         value, expression = _part(output, pick)
     found = checks.parts(value)
@@ -520,6 +520,18 @@ def _picked(output: object, pick: object, rows: int) -> Tensor:
     if value.shape == (rows,):
         return value[:, None]  # (N, 1)
     raise checks.no_scores(value, rows, expression)
+
+
+def _called(pick: Callable, output: object) -> object:
+    """Return pick(output), or raise an error that says what the output is."""
+    try:
+        return pick(output)
+    except Exception as error:  # whatever the reader's own function says
+        holds = ", ".join(map(repr, checks.parts(output)))
+        raise checks.NoScores(
+            f"pick: the function fails on what the model returns ({type(error).__name__}: {error})"
+            f", which is {_shape(output)}{f' with {holds}' if holds else ''}"
+        ) from error
 
 
 def _part(output: object, pick: str | int) -> tuple[object, str]:
