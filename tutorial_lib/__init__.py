@@ -36,6 +36,7 @@ from tutorial_lib.metrics.sigma_search import AdaptiveNoise, adaptive_noise
 from tutorial_lib.networks import digits as mnist
 from tutorial_lib.networks import pretrained as models
 from tutorial_lib.networks import toy
+from tutorial_lib.networks.adapter import Adapter, scores
 from tutorial_lib.networks.digits import load_mnist
 from tutorial_lib.networks.pretrained import list_models, load_model
 from tutorial_lib.pictures import list_images, load_image
@@ -52,13 +53,13 @@ _LATER = {
 }
 
 __all__ = [  # written out, so that type checkers can read it
-    "AdaptiveNoise", "Sampled", "adaptgrad", "adaptive_noise", "adaptive_sigma", "cam",
+    "Adapter", "AdaptiveNoise", "Sampled", "adaptgrad", "adaptive_noise", "adaptive_sigma", "cam",
     "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine", "export_gradient",
     "figures", "fusiongrad", "grad_cam", "gradient", "gradient_x_input", "guided_backprop",
     "guided_grad_cam", "heatmap", "inherent_noise", "integrated_gradients", "layers",
     "level_from_sigma", "libragrad", "list_images", "list_models", "load_image", "load_mnist",
     "load_model", "lrp", "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision",
-    "prepare", "probes", "receptive", "reliability", "saliency_map", "sample_until",
+    "prepare", "probes", "receptive", "reliability", "saliency_map", "sample_until", "scores",
     "sigma_from_level", "skip_model_check", "smooth_taylor", "smoothgrad", "toy", "widgets",
 ]  # fmt: skip
 

@@ -5,10 +5,11 @@ import copy
 import importlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
+from inspect import Parameter, signature
 from numbers import Integral, Real
 from types import ModuleType
 from weakref import WeakKeyDictionary
@@ -27,13 +28,11 @@ _findings_of: WeakKeyDictionary[nn.Module, dict[tuple, "Findings"]] = WeakKeyDic
 
 def model(value: Callable) -> None:
     """Check that a model is callable and, if it is a module, in eval mode throughout."""
-    while isinstance(value, partial):
-        value = value.func
-    if isinstance(getattr(value, "__self__", None), nn.Module):  # the bound method net.forward
-        value = value.__self__
+    value = behind(value)
     if not callable(value):
         raise TypeError(
-            f"model: expected a module or function from (N, ...) to (N, C), got {_kind(value)}"
+            f"model: expected a module or function from (N, ...) to (N, C), got {_kind(value)}; "
+            "tl.scores(network) makes one of a network that returns something else"
         )
     if isinstance(value, nn.Module):
         named = value.named_modules()
@@ -43,6 +42,14 @@ def model(value: Callable) -> None:
                 f"model: {training[0]} is in training mode, where dropout is random and batch "
                 "norm mixes the pictures of a batch; call model.eval() first"
             )
+
+
+def behind(value: object) -> object:
+    """Return the module behind a partial of it or its bound method, else the value itself."""
+    while isinstance(value, partial):
+        value = value.func
+    owner = getattr(value, "__self__", None)  # of the bound method net.forward
+    return owner if isinstance(owner, nn.Module) else value
 
 
 def _uses_training(module: nn.Module) -> bool:
@@ -57,8 +64,8 @@ def weights(value: Callable) -> None:
     if not isinstance(value, nn.Module) or not any(True for _ in value.parameters()):
         raise TypeError(
             "model: noise on the weights needs an nn.Module with parameters, got "
-            f"{type(value).__name__}; for a function of one write class Scores(nn.Module) that has "
-            "the network as self.network and whose forward(self, z) calls it, then Scores().eval()"
+            f"{type(value).__name__}; for a function of a network give the network itself, with "
+            "tl.scores(network, pick=lambda y: ...) where the function changes what it returns"
         )
 
 
@@ -94,12 +101,15 @@ def copied(value: nn.Module, purpose: str) -> nn.Module:
 def pictures(x: Tensor) -> Tensor:
     """Check a batch (B, ...) of finite floating-point numbers and return it detached."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"x: expected a torch.Tensor (B, ...), got {_kind(x)}")
+        hint = ""
+        if isinstance(x, tuple | list | Mapping):
+            hint = "; for a model of several inputs write net = tl.scores(model, inputs=x), then "
+            hint += "net.explain(tl.gradient, target), or another method, which gives a map of each"
+        raise TypeError(f"x: expected a torch.Tensor (B, ...), got {_kind(x)}{hint}")
     if not x.dtype.is_floating_point:
         raise TypeError(
-            f"x: expected a floating-point tensor, got dtype {x.dtype}; try x.float(), and for "
-            "token ids the looked-up vectors, lambda e: model(inputs_embeds=e).logits[:, -1] with "
-            "x = model.get_input_embeddings()(ids)"
+            f"x: expected a floating-point tensor, got dtype {x.dtype}; try x.float(), or for "
+            "token ids net = tl.scores(model, inputs=x, embedding='name of the layer'), then net.x"
         )
     _dense("x", x)
     if x.dtype.itemsize < 2:
@@ -155,16 +165,69 @@ def target(value: int | Tensor, x: Tensor) -> Tensor:
     return value.cpu()  # compared with C on the host: no waiting for a GPU in the loop
 
 
+class NoScores(TypeError, ValueError):
+    """A model does not give scores (N, C), and the message says what to write."""
+
+
 def score_table(value: object, rows: int) -> Tensor:
     """Return what the model returned for `rows` rows, if it has the form (N, C) of scores."""
     if isinstance(value, Tensor) and value.ndim == 2 and value.is_floating_point():
         return value
-    error = ValueError if isinstance(value, Tensor) else TypeError
-    raise error(
+    raise no_scores(value, rows)
+
+
+def no_scores(value: object, rows: int, expression: str = "y") -> NoScores:
+    """Return the error for an output that is no table of scores; it shows what to write.
+
+    expression: code for the value, where y stands for what the model returned.
+    """
+    returned = "it returned" if expression == "y" else f"{expression} of its output y is"
+    holds = [f"{name!r} {_kind(part)}" for name, part in parts(value).items()]
+    holds = f" with {', '.join(holds)}" if holds else ""
+    return NoScores(
         f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} rows, "
-        f"it returned {_kind(value)}. Give a function that picks the scores, for example "
-        f"{_wrapper(value, rows)}"
+        f"{returned} {_kind(value)}{holds}. {_what_to_write(value, rows, expression)}"
     )
+
+
+def parts(value: object) -> dict[str | int, object]:
+    """Return what a model's output holds, by its keys, places or attributes; {} of a tensor."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple | list):
+        return dict(zip(getattr(value, "_fields", range(len(value))), value, strict=True))
+    if isinstance(value, Tensor) or not (hasattr(value, "__dict__") or is_dataclass(value)):
+        return {}
+    names = [f.name for f in fields(value)] if is_dataclass(value) else vars(value)
+    found = {name: getattr(value, name) for name in names if not name.startswith("_")}
+    with_logits = isinstance(getattr(value, "logits", None), Tensor)  # perhaps a property
+    return found | ({"logits": value.logits} if with_logits else {})
+
+
+def code_of_part(value: object, name: str | int, expression: str = "y") -> str:
+    """Return the code for a part of a model's output, such as y.logits or y["out"]."""
+    if isinstance(value, Mapping) or not isinstance(name, str):
+        return f'{expression}["{name}"]' if isinstance(name, str) else f"{expression}[{name!r}]"
+    return f"{expression}.{name}"
+
+
+def likely_parts(value: object, rows: int) -> list[str | int]:
+    """Return the names of the parts of an output that may be its scores, the plain one alone.
+
+    That is "logits", the only floating-point tensor with a row for each row of the input, or the
+    first of a tuple if that is (N, C).
+    """
+    found = parts(value)
+    if isinstance(found.get("logits"), Tensor):
+        return ["logits"]
+    likely = [n for n, v in found.items() if _has_rows(v, rows)]
+    return likely[:1] if likely[:1] == [0] and found[0].ndim == 2 else likely
+
+
+def _has_rows(value: object, rows: int) -> bool:
+    """Say whether a value is a floating-point tensor with so many rows."""
+    is_real = isinstance(value, Tensor) and value.is_floating_point()
+    return is_real and value.ndim > 0 and len(value) == rows
 
 
 def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
@@ -175,7 +238,9 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
         raise ValueError(
             f"model: expected it to return a tensor of scores (N, C) for an input of N = {rows} "
             f"rows, it returned {_kind(value)}. A tensor y that it holds, with a row for each "
-            "picture, does not follow: explain picture i by lambda z: model(z, y[i : i + 1])"
+            "picture, does not follow: explain picture i with tl.scores(model, y=y[i : i + 1]), "
+            "which repeats that row. A row of the input is one of the output: of a network with "
+            "time first pick one place, pick=lambda y: y[0][-1], or set batch_first=True"
         )
     if (most := int(target.max())) >= value.shape[1]:
         raise ValueError(
@@ -185,17 +250,55 @@ def scores(value: Tensor, points: Tensor, target: Tensor) -> Tensor:
     return value
 
 
-def _wrapper(value: object, rows: int) -> str:
-    """Return the line of code that makes scores (N, C) of what a model returned."""
-    if isinstance(value, Tensor):
-        lines = {1: "[:, None]", 2: ".float()", 4: "[:, :, row, column]"}  # 4: segmentation
-        if value.ndim < 2 and value.shape != (rows,):  # a squeeze() has dropped the only row
-            lines[value.ndim] = ".reshape(len(z), -1)"
-        return f"lambda z: model(z){lines.get(value.ndim, '.flatten(1)')}"
-    if isinstance(value, dict):
-        names = [key for key in ("logits", "out", "scores") if key in value] or [*value, "logits"]
-        return f"lambda z: model(z)[{names[0]!r}]"
-    return f"lambda z: model(z){'[0]' if isinstance(value, tuple | list) else '.logits'}"
+def _what_to_write(value: object, rows: int, expression: str, name: object = None) -> str:
+    """Say which line of code makes scores (N, C) of what a model returned."""
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        return (
+            "A list with a dictionary for each picture, as detectors return: write "
+            'tl.scores(model, pick=lambda y: torch.stack([part["scores"].sum() for part in y]))'
+        )
+    if found := parts(value):
+        tensors = [n for n, v in found.items() if isinstance(v, Tensor)]
+        name = [*likely_parts(value, rows), *tensors, *found][0]
+        inner = code_of_part(value, name, expression)
+        return _what_to_write(found[name], rows, inner, None if expression != "y" else name)
+    if not isinstance(value, Tensor):
+        return (
+            "Write tl.scores(model, pick=lambda y: ...) with code that makes (N, C) of it, by "
+            "PyTorch, as a NumPy array has no gradient"
+        )
+    if not (value.is_floating_point() or value.is_complex()):
+        return (
+            "Whole numbers have no gradient: let it return the scores that they were made of, "
+            "before an argmax, a rounding or a comparison, and write tl.scores(model)"
+        )
+    change, note = _to_table(value, rows)
+    if change is None:
+        return (
+            "A number for all rows together explains none of them: let it return one for each, "
+            "(N,), and write tl.scores(model)"
+        )
+    if change or (name is None and expression != "y"):
+        return f"Write tl.scores(model, pick=lambda y: {expression}{change}){note}"
+    quoted = f'"{name}"' if isinstance(name, str) else name
+    return f"Write tl.scores(model{'' if name is None else f', pick={quoted}'})"
+
+
+def _to_table(value: Tensor, rows: int) -> tuple[str | None, str]:
+    """Return the code that makes (N, C) of a tensor, None if there is none, and what to note."""
+    shape, sizes = tuple(value.shape), [n for n in value.shape[1:] if n != 1]
+    if value.is_complex():
+        return ".abs()", ""
+    if value.ndim < 2 and shape != (rows,):  # perhaps a squeeze() has dropped the only row
+        return (f".reshape(-1, {value.numel()})" if rows == 1 else None), ""
+    if value.ndim <= 2:
+        return "", ""
+    if len(sizes) <= 1:
+        return ".flatten(1)", ""
+    if value.ndim == 3:
+        return "[:, 0]", ", or another place of the sequence, or its mean"
+    middle = ", ".join(str(n // 2) for n in shape[2:])
+    return f"[:, :, {middle}]", ", or another pixel, or the mean over some of them"
 
 
 def gradient(value: Tensor | None) -> Tensor:
@@ -275,7 +378,13 @@ def broadcastable(name: str, value: float | Tensor, x: Tensor) -> Tensor:
         except OverflowError:
             raise ValueError(f"{name}: expected a finite number, got one too large") from None
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a number or a tensor, got {_kind(value)}")
+        several = ""
+        if isinstance(value, tuple | list | Mapping):
+            several = (
+                f"; for the inputs of net = tl.scores(model, inputs=...) write net.join({name})"
+            )
+            several += f", or net.explain(method, target, {name}={name})"
+        raise TypeError(f"{name}: expected a number or a tensor, got {_kind(value)}{several}")
     if value.dtype == torch.bool or value.is_complex():
         raise TypeError(f"{name}: expected real numbers, got dtype {value.dtype}")
     if value.ndim == 0:
@@ -527,12 +636,49 @@ def _explain_failure(model: Callable, x: Tensor) -> None:
         raise TypeError(
             f"x: its dtype is {x.dtype}, the model's weights are {wanted}; x.to({wanted})"
         )
+    if more := _further_inputs(model):
+        names, held = ", ".join(more), ", ".join(f"{n}={n}" for n in more)
+        raise TypeError(
+            f"model: it needs {names} beside its first input. Write tl.scores(model, {held}) to "
+            f"hold what does not change, or net = tl.scores(model, inputs=(x, {names})) to explain "
+            "all of them"
+        )
     with torch.no_grad():
-        if _scores(model, x[None]) is not None:
+        if _runs(model, x.long()):
+            raise TypeError(
+                "x: the model takes whole numbers, such as token ids, which have no gradient. "
+                "Write net = tl.scores(model, inputs=ids, embedding='name of the layer') and "
+                "explain net.x, what its embedding makes of them"
+            )
+        if x.ndim == 4 and _runs(model, x.permute(0, 3, 1, 2)):
+            raise ValueError(
+                f"x: the model takes pictures (N, C, H, W), got shape {tuple(x.shape)}; "
+                "x.permute(0, 3, 1, 2) puts the channels first"
+            )
+        if _runs(model, x[None]):
             raise ValueError(
                 f"x: the model takes a batch of such inputs, got one of shape {tuple(x.shape)}; "
                 "x[None] makes a batch of one"
             )
+
+
+def _runs(model: Callable, rows: Tensor) -> bool:
+    """Say whether the model takes this input, whatever it returns."""
+    try:
+        model(rows.clone())
+    except Exception as error:
+        return isinstance(error, NoScores)
+    return True
+
+
+def _further_inputs(model: Callable) -> list[str]:
+    """Name the parameters, beside the first, that a model cannot do without."""
+    try:
+        of = signature(model.forward if isinstance(model, nn.Module) else model).parameters.values()
+    except (TypeError, ValueError):  # it does not say
+        return []
+    several = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return [p.name for p in of if p.default is Parameter.empty and p.kind not in several][1:]
 
 
 def _other_rows(row: Tensor) -> Tensor:
@@ -552,6 +698,8 @@ def _scores(model: Callable, rows: Tensor) -> Tensor | None:
     """Return the model's scores, or None where it does not take this number of rows."""
     try:
         scores = model(rows.clone())
+    except NoScores:  # of tl.scores, which says what to write
+        raise
     except Exception:  # whatever the model says; if it never runs, the first pass says it again
         return None
     score_table(scores, len(rows))

@@ -211,13 +211,21 @@ class Output:
 
 
 RETURNED = {
-    "lambda z: model(z).logits": Output,
-    "lambda z: model(z)['logits']": lambda s: {"loss": 0, "logits": s},
-    "lambda z: model(z)['out']": lambda s: {"out": s},
-    "lambda z: model(z)[0]": lambda s: (s, s),
-    "lambda z: model(z)[:, None]": lambda s: s[:, 0],
-    "lambda z: model(z)[:, :, row, column]": lambda s: s[:, :, None, None].expand(-1, -1, 2, 2),
-    "lambda z: model(z).flatten(1)": lambda s: s[:, None],
+    'tl.scores(model, pick="logits")': Output,
+    "with 'loss' int 0, 'logits' shape (2, 3)": lambda s: {"loss": 0, "logits": s},
+    'tl.scores(model, pick="out")': lambda s: {"out": s},
+    "tl.scores(model, pick=0)": lambda s: (s, s),
+    "Write tl.scores(model)": lambda s: s[:, 0],
+    "pick=lambda y: y[:, :, 1, 2])": lambda s: s[:, :, None, None].expand(-1, -1, 3, 4),
+    'pick=lambda y: y["out"][:, :, 1, 2])': lambda s: {
+        "out": s[:, :, None, None].expand(-1, -1, 3, 4)
+    },
+    "pick=lambda y: y[:, 0])": lambda s: s[:, None].expand(-1, 2, -1),
+    "pick=lambda y: y.flatten(1))": lambda s: s[:, None],
+    "pick=lambda y: y.abs())": lambda s: s + 1j,
+    "before an argmax": lambda s: s.argmax(1),
+    "let it return one for each": lambda s: s.sum(),
+    "pick=lambda y: ...)": lambda s: None,
 }
 
 
@@ -236,6 +244,12 @@ def test_a_model_that_normalises_in_place_is_explained_as_the_one_that_does_not(
         x = X.clone()
         assert torch.allclose(function(writes, x), function(not_so, X)), name
         assert torch.equal(x, X), name
+
+
+def test_pictures_with_channels_last_are_told_what_to_write():
+    conv = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()).eval()
+    with pytest.raises(ValueError, match=r"^x: .*x\.permute\(0, 3, 1, 2\)"):
+        tl.gradient(conv, torch.rand(1, 6, 5, 3), 0)
 
 
 HINTS = [

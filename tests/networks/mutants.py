@@ -3,6 +3,7 @@
 # file of the package: its tests
 TESTS = {
     "networks/digits.py": ["networks/test_digits.py"],
+    "networks/adapter.py": ["networks/test_adapter.py"],
 }
 # name: (file, text that occurs once, what replaces it)
 MUTANTS = {
@@ -15,5 +16,25 @@ MUTANTS = {
         "networks/digits.py",
         "gradient.square().sum()",
         "gradient.abs().sum()",
+    ),
+    "the embedding of the ids is not replaced": (
+        "networks/adapter.py",
+        "        runs.append(module)\n        return z",
+        "        runs.append(module)\n        return output",
+    ),
+    "inputs are cut one place too early": (
+        "networks/adapter.py",
+        "[0, *sizes]).cumsum(0)",
+        "[0, *sizes]).cumsum(0).sub(1).clamp(min=0)",
+    ),
+    "a dictionary is joined in its own order": (
+        "networks/adapter.py",
+        "values = [values[key] for key in self.parts]",
+        "values = list(values.values())",
+    ),
+    "the last of a tuple for the first": (
+        "networks/adapter.py",
+        "value = found[likely[0]]",
+        "value = [*found.values()][-1]",
     ),
 }
