@@ -76,6 +76,7 @@ def test_a_deck_prints_to_as_many_pages_as_slides_or_more(browser, origins, deck
     context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deck", DECKS)
 def test_a_page_links_to_its_deck_and_both_number_equations_alike(deck):
     page = built_html(f"book/{deck}")

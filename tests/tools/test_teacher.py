@@ -178,6 +178,7 @@ def test_what_a_solution_reads_is_in_the_notebook_in_a_solution_or_built_in(page
     assert wanted == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", chapters(), ids=lambda page: page.stem)
 def test_the_sheet_of_a_built_chapter_has_every_exercise_and_no_solution(page):
     if not (SITE / f"book/{page.stem}.html").exists():
