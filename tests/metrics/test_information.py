@@ -158,10 +158,10 @@ def test_scores_that_are_nan_are_refused_and_end_in_no_curve(kind, where):
 
     def broken(z):  # the second picture, whole or with some pixels revealed
         whole = (z - X).flatten(1).abs().amax(1) < 1e-6
-        bad = whole if where == "picture" else torch.full((len(z),), len(z) == 1)
+        bad = whole if where == "picture" else torch.full((len(z),), len(z) == 4)
         return torch.where(bad[:, None], torch.nan, MODEL(z))
 
-    own = dict(bounds=BOUNDS, kind=kind, thresholds=(0.9,))
+    own = dict(bounds=BOUNDS, kind=kind, thresholds=(0.5, 0.9))  # 4 rows, and 2 of the ends
     number = 1 if where == "picture" else 0
     with tl.skip_model_check(), pytest.raises(ValueError, match=rf"^model: .*picture {number}"):
         tl.metrics.information_curve(broken, x, 0, normal(2, 24, 20), **own)

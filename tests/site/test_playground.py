@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from PIL import Image
 
 import tutorial_lib as tl
 from tests.built import SITE
-from tests.site.conftest import Quiet, missing
+from tests.site.conftest import ARGUMENTS, BROWSERS, Quiet, missing
 from tests.site.test_access import AXE, RUN, SET_THEME
 from tests.site.test_site import TOO_WIDE
 
@@ -274,6 +275,63 @@ def test_a_huge_picture_is_made_smaller_and_the_page_says_so(page):
     give(page, "huge.jpg", encoded(Image.new("RGB", (5000, 4000), "teal"), "JPEG"))
     page.get_by_text("20 million pixels").wait_for()
     page.locator("#pg-python", has_text='load_image("picture.png")').wait_for()
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_that_is_dropped_or_pasted_is_explained(page, way):
+    show(page, "method=gradient&picture=coffee")
+    data = list(encoded(Image.new("RGB", (300, 240), "navy"), "PNG"))
+    page.evaluate(
+        """([way, bytes]) => {
+            document.getElementById("pg-rate").textContent = "";
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "blue.png"));
+            const given = way === "drop" ? {dataTransfer: data} : {clipboardData: data};
+            const kind = {drop: DragEvent, paste: ClipboardEvent}[way];
+            document.body.dispatchEvent(new kind(way, {...given, bubbles: true, cancelable: true}));
+        }""",
+        [way, data],
+    )
+    page.wait_for_function("() => location.hash.includes('picture=own')")
+    page.wait_for_function(DONE)
+    saved_picture = Image.open(io.BytesIO(saved(page, "picture")))
+    assert np.asarray(saved_picture.convert("RGB")).reshape(-1, 3).max(0).tolist() == [0, 0, 128]
+
+
+def test_the_camera_takes_a_picture_and_is_switched_off(browser, address):
+    """Chromium's own test picture stands for a camera."""
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    path = next(filter(None, map(shutil.which, BROWSERS)))
+    other = browser.browser_type.launch(executable_path=path, args=[*ARGUMENTS, *fake])
+    page = other.new_page()
+    page.goto(f"{address}#{QUICK}", wait_until="load")
+    page.wait_for_function(READY)
+    for button, picture in (("#pg-close", "coffee"), ("#pg-snap", "own")):
+        page.click("#pg-camera")
+        page.wait_for_function("() => document.querySelector('#pg-shot video').videoWidth > 0")
+        page.evaluate(
+            "() => { window.light = document.querySelector('#pg-shot video').srcObject; }"
+        )
+        page.click(button)
+        page.wait_for_function(
+            "() => window.light.getTracks().every(t => t.readyState === 'ended')"
+        )
+        page.wait_for_function(f"() => location.hash.includes('picture={picture}')")
+    colours = page.evaluate(
+        """() => {
+            const canvas = document.getElementById("pg-picture");
+            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return new Set(data).size;
+        }"""
+    )
+    assert colours > 2  # the picture, and not the black of a camera that is off
+    other.close()
+
+
+def test_without_a_camera_the_page_says_what_to_do(page):
+    page.click("#pg-camera")
+    page.locator("#pg-status.pg-error").wait_for()
+    assert "choose its file" in page.inner_text("#pg-status")
 
 
 def test_the_keyboard_is_enough(page):

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -131,29 +132,26 @@ def information_curve(
     pixels = ((x - black) / (white - black) * 255).round().clamp(0, 255).byte()
     pixels = pixels.permute(0, 2, 3, 1).cpu().numpy()
 
-    def performance_of(i: int, pictures: list[np.ndarray]) -> np.ndarray:
+    def measure(numbers: list[int], pictures: list[np.ndarray]) -> np.ndarray:
+        """The bytes and the performance, (2, N), of versions of the pictures with these numbers."""
         z = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(x) / 255
-        return _performance(model, black[i] + (white[i] - black[i]) * z, target, i, kind, passes)
+        z = black[numbers] + (white[numbers] - black[numbers]) * z
+        with ThreadPoolExecutor() as pool:  # other threads run while one writes WebP
+            sizes = list(pool.map(size, pictures))
+        return np.stack([sizes, _performance(model, z, target[numbers], numbers, kind, passes)])
 
-    ends, cache = [], {}  # of each picture, blurred and as it is: sizes and scores
-    for i in range(len(x)):
-        key = pixels[i].tobytes(), known[i].tobytes()  # maps of one picture share the work
-        if key not in cache:
-            blurred = fill(pixels[i], known[i])
-            cache[key] = blurred, (size(blurred), size(pixels[i]))
-        blurred, sizes = cache[key]
-        ends.append((sizes, performance_of(i, [blurred, pixels[i]])))
-    grows = torch.tensor([all(low < high for low, high in pairs) for pairs in ends])
-    wanted = "pictures that score higher and take more bytes than when they are blurred"
-    checks.defined("x", grows, wanted, "leave them out, or blur more by a smaller fraction or mask")
-    curves = []
-    for i in tqdm(range(len(x)), unit="picture", disable=not progress):
-        ranked = saliency[i].cpu().numpy()
-        masks = [known[i] | (ranked >= np.quantile(ranked, 1 - share)) for share in shares]
-        revealed = [fill(pixels[i], mask) for mask in masks]
-        sizes, scores = ends[i]
-        scores = [scores[0], *performance_of(i, revealed), scores[1]]
-        curves.append(_curve([sizes[0], *map(size, revealed), sizes[1]], scores, points))
+    ends = _measure_ends(pixels, known, target.tolist(), measure)
+    curves, together = [], max(1, passes.rows // len(shares))  # pictures that fill a pass
+    with tqdm(total=len(x), unit="picture", disable=not progress) as bar:
+        for group in torch.arange(len(x)).split(together):
+            rows = [(i, share) for i in group.tolist() for share in shares]
+            masks = [known[i] | _most_salient(saliency[i], share) for i, share in rows]
+            revealed = [fill(pixels[i], mask) for (i, _), mask in zip(rows, masks, strict=True)]
+            points_of = measure([i for i, _ in rows], revealed).reshape(2, len(group), len(shares))
+            for k, i in enumerate(group.tolist()):
+                pairs = zip(ends[i], points_of[:, k], strict=True)
+                curves.append(_curve(*([low, *v, high] for (low, high), v in pairs), points))
+            bar.update(len(group))
     performance = torch.from_numpy(np.stack(curves))
     information = torch.linspace(0, 1, points, dtype=torch.float64)
     return Information(information, performance, torch.trapezoid(performance, information))
@@ -217,6 +215,32 @@ def size(picture: np.ndarray) -> int:
     return buffer.tell()
 
 
+def _measure_ends(
+    pixels: np.ndarray, known: np.ndarray, target: list[int], measure: Callable
+) -> list[np.ndarray]:
+    """Return, for each picture, bytes and performance of it blurred and as it is: arrays (2, 2).
+
+    Raises:
+        ValueError: Of one of the two, a blurred picture has as much as the picture itself.
+    """
+    ends, cache = [], {}  # maps of one picture share the work
+    for i in range(len(pixels)):
+        key = pixels[i].tobytes(), known[i].tobytes(), target[i]
+        if key not in cache:
+            cache[key] = measure([i, i], [fill(pixels[i], known[i]), pixels[i]])
+        ends.append(cache[key])
+    grows = torch.tensor([bool((pairs[:, 0] < pairs[:, 1]).all()) for pairs in ends])
+    wanted = "pictures that score higher and take more bytes than when they are blurred"
+    checks.defined("x", grows, wanted, "leave them out, or blur more by a smaller fraction or mask")
+    return ends
+
+
+def _most_salient(saliency: Tensor, share: float) -> np.ndarray:
+    """Return where a map (H, W) is at least its (1 - share) quantile, boolean (H, W)."""
+    ranked = saliency.cpu().numpy()
+    return ranked >= np.quantile(ranked, 1 - share)
+
+
 def _known(mask: Tensor | None, x: Tensor, fraction: float, seed: int) -> np.ndarray:
     """Return the pixels that are known from the start, boolean (B, H, W)."""
     h, w = x.shape[2:]
@@ -232,21 +256,26 @@ def _known(mask: Tensor | None, x: Tensor, fraction: float, seed: int) -> np.nda
 
 
 def _performance(
-    model: Callable, z: Tensor, target: Tensor, i: int, kind: str, passes: Passes
+    model: Callable, z: Tensor, target: Tensor, pictures: list[int], kind: str, passes: Passes
 ) -> np.ndarray:
-    """Return the performance, (N,), of the partly revealed versions z (N, C, H, W) of picture i."""
+    """Return the performance, (N,), of partly revealed pictures z (N, C, H, W), by their number."""
 
     def score(points: Tensor, labels: Tensor) -> Tensor:
         scores = checks.scores(model(points.clone()), points, labels).cpu().double()
-        probability = scores.softmax(1)[:, int(target[i])]
-        if bool(probability.isnan().any()):
-            raise ValueError(f"model: expected finite scores, got NaN or infinity for picture {i}")
-        return probability if kind == "sic" else (scores.argmax(1) == int(target[i])).double()
+        own = labels.cpu()[:, None]
+        probability = scores.softmax(1).gather(1, own)[:, 0]
+        if kind == "sic":
+            return probability
+        is_top = (scores.argmax(1, keepdim=True) == own)[:, 0].double()
+        return torch.where(probability.isnan(), probability, is_top)
 
     with torch.no_grad(), precision_for(z.device):
-        labels = target[i].expand(len(z))
-        scores = [passes.run(score, z[rows], labels[rows]) for rows in passes.slices(len(z))]
-    return torch.cat(scores).numpy()
+        scores = [passes.run(score, z[rows], target[rows]) for rows in passes.slices(len(z))]
+    performance = torch.cat(scores)
+    if bool(performance.isnan().any()):
+        first = pictures[int(performance.isnan().nonzero()[0])]
+        raise ValueError(f"model: expected finite scores, got NaN or infinity for picture {first}")
+    return performance.numpy()
 
 
 def _curve(sizes: list[int], scores: list[float], points: int) -> np.ndarray:

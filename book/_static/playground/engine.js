@@ -115,20 +115,19 @@ export class Engine {
   }
 
   /**
-   * The scores of a picture. All workers compute them, as the first pass of each is a slow one.
+   * The scores of a picture.
    * @param {Float32Array} x
    * @returns {Promise<Float32Array>}
    */
   scores(x) {
     this.stop();
+    const [worker] = this.workers;
     return new Promise((resolve, reject) => {
-      for (const worker of this.workers) {
-        worker.onmessage = ({data}) => {
-          if (data.type === "scores") resolve(data.scores);
-          if (data.type === "failed") reject(new EngineError(`The network failed: ${data.reason}`));
-        };
-        worker.postMessage({type: "scores", x});
-      }
+      worker.onmessage = ({data}) => {
+        if (data.type === "scores") resolve(data.scores);
+        if (data.type === "failed") reject(new EngineError(`The network failed: ${data.reason}`));
+      };
+      worker.postMessage({type: "scores", x});
     });
   }
 

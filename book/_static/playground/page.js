@@ -1,12 +1,15 @@
 // The page: its form holds the settings, and each change of them starts the maps anew.
 
+import {photograph} from "./camera.js";
 import {Engine, beside, best, toLoad} from "./engine.js";
+import {copy, npy, save} from "./files.js";
 import {heatmap, legend, paint} from "./heatmap.js";
 import {Average, METHODS, amount, probes} from "./methods.js";
 import {normalise, readPicture} from "./pillow.js";
 
 const NOTHING = "nothing"; // beside the first map
 const ENDS = {magnitude: ["small", "large"], overlay: ["small", "large"], signed: ["against", "for"]};
+const NO_CAMERA = "The browser gives this page no camera. Take the photograph as usual, and choose its file.";
 const REPAINT = 300; // milliseconds between two paintings of a map that grows
 const json = async (name) => (await fetch(beside(name))).json();
 const get = (id) => document.getElementById(`pg-${id}`);
@@ -267,20 +270,6 @@ function showPython() {
   get("python").textContent = scores ? python() : "";
 }
 
-function save(blob, name) {
-  const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(blob), download: name});
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
-/** A file for np.load: version 1 of NumPy's format. */
-function npy(values, shape) {
-  const about = `{'descr': '<f4', 'fortran_order': False, 'shape': (${shape.join(", ")}), }`;
-  const header = `${about.padEnd(Math.ceil((about.length + 11) / 64) * 64 - 11)}\n`;
-  const magic = new Uint8Array([0x93, 78, 85, 77, 80, 89, 1, 0, header.length % 256, header.length >> 8]);
-  return new Blob([magic, header, values]);
-}
-
 const savers = {
   map: () => panels[0].querySelector("canvas").toBlob((blob) => save(blob, `${maps[0].method}.png`)),
   picture: () => {
@@ -298,40 +287,6 @@ const savers = {
     save(new Blob([JSON.stringify({...about, scores: [...scores]}, null, 1)]), "settings.json");
   },
 };
-
-async function copy(text, button) {
-  const before = button.textContent;
-  const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
-  button.textContent = copied ? "Copied" : "The browser does not allow it";
-  setTimeout(() => { button.textContent = before; }, 1500);
-}
-
-// ---------------------------------------------------------------- camera
-
-async function openCamera() {
-  const [dialog, video] = [get("shot"), get("shot").querySelector("video")];
-  try {
-    video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
-    dialog.showModal();
-  } catch {
-    say("The browser gives this page no camera. Take the photograph as usual, and choose its file.", "error");
-  }
-}
-
-function closeCamera() {
-  const video = get("shot").querySelector("video");
-  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
-  video.srcObject = null;
-  get("shot").close();
-}
-
-async function snap() {
-  const video = get("shot").querySelector("video");
-  const shot = Object.assign(document.createElement("canvas"), {width: video.videoWidth, height: video.videoHeight});
-  shot.getContext("2d").drawImage(video, 0, 0);
-  closeCamera();
-  await pickOwn(await new Promise((taken) => shot.toBlob(taken)));
-}
 
 // ---------------------------------------------------------------- the form
 
@@ -412,9 +367,9 @@ function listen() {
       done("Stopped after");
     },
     choose: () => get("file").click(),
-    camera: openCamera,
-    snap,
-    close: closeCamera,
+    camera: () => photograph(get("shot")).then(pickOwn, () => say(NO_CAMERA, "error")),
+    snap: () => get("shot").close("taken"),
+    close: () => get("shot").close(),
     redraw: () => {
       fields.seed.value = (Number(fields.seed.value) + 1) % 10_000;
       changed();
@@ -427,7 +382,6 @@ function listen() {
     get(`save-${what}`).addEventListener("click", () => maps[0]?.average.count && act());
   }
   get("file").addEventListener("change", ({target: {files}}) => pickOwn(files[0], files[0]?.name));
-  get("shot").addEventListener("keydown", ({key}) => key === "Escape" && closeCamera());
   get("classes").addEventListener("click", ({target: {value}}) => value && choose(value));
   get("search").addEventListener("input", ({target: {value}}) => {
     const index = value.match(/\((\d+)\)$/)?.[1] ?? classes.indexOf(value);
