@@ -101,8 +101,8 @@ MUTANTS = {
     ),
     "the gates of a GRU exchanged": (
         "rules/opened_layers.py",
-        "(1 - u) * n + u * h",
-        "u * n + (1 - u) * h",
+        "return ((1 - u) * n + u * h,)",
+        "return (u * n + (1 - u) * h,)",
     ),
     "the mean over classes stays": (
         "rules/deeplift_multipliers.py",

@@ -100,6 +100,12 @@ CELL, MHA = nn.GRUCell(8, 3).double(), nn.MultiheadAttention(8, 2, batch_first=T
 MASK = nn.Transformer.generate_square_subsequent_mask(4).double()
 
 
+def other_norms(x):
+    """Group norm, instance norm, standardised tokens and GLU."""
+    h = F.group_norm(x, 2) + F.instance_norm(x) + x / x.std(2, keepdim=True)
+    return F.glu(torch.cat([h, x], 2), 2).mean(1)
+
+
 def cell_by_cell(x):
     h = torch.zeros(len(x), 3, dtype=x.dtype)
     for moment in x.unbind(1):
@@ -128,6 +134,7 @@ MODELS = {
     "nn.GRU": (lambda x: GRU(x)[0][:, -1], TOKENS),
     "nn.GRUCell": (cell_by_cell, TOKENS),
     "by hand": (by_hand, TOKENS),
+    "other norms": (other_norms, TOKENS),
 }
 every_model = pytest.mark.parametrize("model, x", MODELS.values(), ids=MODELS)
 
@@ -253,7 +260,7 @@ def test_without_biases_lrp_is_input_times_libragrad_where_softmax_is_held_fixed
 @pytest.mark.parametrize("baseline", ["zeros", "normal"])
 @every_model
 def test_deeplift_sums_to_the_difference(model, x, baseline, rule):
-    if baseline == "zeros" and model is by_hand:
+    if baseline == "zeros" and model in (by_hand, other_norms):
         pytest.skip("a length of 0 has no direction")
     b = torch.zeros_like(x[:1]) if baseline == "zeros" else normal(*x[:1].shape, seed=7)
     found = tl.deeplift(model, x, 1, baseline=b, rule=rule)
@@ -264,6 +271,7 @@ WITHOUT_BIASES = {
     "ViT of means": (vit(bias=False, **MEAN), normal(2, 3, 16, 16)),
     "GPT block": (Block(bias=False), TOKENS),
     "LLaMA block": (Block(bias=False, rms=True, gated=True), TOKENS),
+    "other norms": (other_norms, TOKENS),
 }
 
 
@@ -407,6 +415,25 @@ def test_attention_that_stays_fused_is_refused_by_its_name():
     for method in (tl.deeplift, lrp):
         with pytest.raises(NotImplementedError, match=r"attention.* Let PyTorch open it"):
             method(model, TOKENS, 1)
+
+
+def test_attention_of_higher_order_is_refused_by_its_name():
+    flex = pytest.importorskip("torch.nn.attention.flex_attention", reason="from PyTorch 2.5 on")
+
+    def model(x):
+        z = x[:, None]
+        with torch.no_grad():  # its gradient wants a device of its own
+            return flex.flex_attention(z, z, z).flatten(1)
+
+    with tl.skip_model_check(), pytest.raises(NotImplementedError, match=r"model: flex_att.*Write"):
+        lrp(model, TOKENS.float(), 1)
+
+
+@pytest.mark.parametrize("method", [tl.deeplift, lrp])
+def test_the_largest_of_some_is_refused_and_what_to_write_is_said(method):
+    with pytest.raises(NotImplementedError, match=r"operation max at .*adaptive_max_pool1d"):
+        method(lambda x: x.max(1).values, TOKENS, 1)
+    assert method(lambda x: F.adaptive_max_pool1d(x.mT, 1)[..., 0], TOKENS, 1).any()
 
 
 def test_token_ids_are_refused_and_what_to_write_is_said():

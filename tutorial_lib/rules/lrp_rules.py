@@ -88,10 +88,8 @@ class Relevance:
 
     def _transformer_rule(self, step: Step, values: list, relevance: Tensor) -> list:
         """Share out at a softmax, a norm, a product or a quotient; an error at all other steps."""
-        norm, product = (
-            transformer_steps.norm_of(step, values[0]),
-            transformer_steps.product_of(step),
-        )
+        norm = transformer_steps.norm_of(step, values[0])
+        product = transformer_steps.product_of(step)
         softmax = step.name in SOFTMAX
         if self.rule != "transformer":
             raise no_rule_error("LRP", step, TRANSFORMER if norm or product or softmax else "")

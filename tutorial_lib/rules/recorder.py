@@ -65,7 +65,7 @@ def record(model: Callable, x: Tensor, target: Tensor) -> Tape:
     with torch.no_grad(), _open_attention(), _track_modules(names, recorder.running):
         x = x.detach().clone()  # the model may write into it
         recorder.track(x)
-        with recorder, OpenLayers():
+        with recorder, OpenLayers(), _name_closed_operations():
             scores = model(x)
         checks.scores(scores, x, target)
         recorder.check_not_overwritten("returning", scores)
@@ -225,6 +225,22 @@ def _open_attention() -> Iterator[None]:
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _name_closed_operations() -> Iterator[None]:
+    """Inside, an operation that runs functions of the model, unseen by a recorder, is an error."""
+    try:
+        yield
+    except NotImplementedError as error:
+        if "HigherOrderOperator" not in str(error):
+            raise
+        name = str(error).partition("HigherOrderOperator ")[2].partition(" ")[0]
+        raise NotImplementedError(
+            f"model: {name} runs functions inside, which cannot be followed. Write "
+            "F.scaled_dot_product_attention for flex_attention, and a plain if or loop of Python "
+            "for the others; tl.integrated_gradients takes the model as it is"
+        ) from error
 
 
 def _memory(tensor: Tensor) -> int:

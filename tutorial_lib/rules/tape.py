@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tutorial_lib import checks
 
 OUTPUTS = {"_softmax", "_log_softmax", "sigmoid"}  # as a last step, they turn logits into shares
+LARGEST = "Write F.adaptive_max_pool1d(z, 1) for the largest entry, or torch.softmax if it is one"
 # What to write where an operation has no rule, by a word of its name.
 ADVICE = {
     "embedding": "Whole numbers have no share: give the looked-up vectors as x, for example "
@@ -27,7 +28,8 @@ ADVICE = {
     "attention": "Let PyTorch open it: take away the sdpa_kernel(...) around the call, or write "
     "softmax(q @ k.mT * scale) @ v",
     "where": "Write nn.ReLU, torch.clamp or torch.maximum if it is one of them",
-    "amax": "Write torch.softmax or nn.MaxPool1d if it is one of them",
+    "amax": LARGEST,
+    "max": LARGEST,
     "rnn": "Write the layer step by step, from nn.Linear, sigmoid and tanh",
 }
 TRANSFORMER = 'Write rule="transformer", which has rules for products, softmax and norms'
@@ -207,7 +209,8 @@ def one_hot(target: Tensor, scores: Tensor) -> Tensor:
 
 def no_rule_error(method: str, step: Step, advice: str = "") -> NotImplementedError:
     """Return the error for a step, one operation of the model, that a method has no rule for."""
-    advice = advice or next((text for word, text in ADVICE.items() if word in step.name), "")
+    words = step.name.split("_")
+    advice = advice or next((text for word, text in ADVICE.items() if word in words), "")
     return NotImplementedError(
         f"model: {method} has no rule for the operation {step.name} at {step.location}. "
         f"{advice or 'tl.integrated_gradients needs none'}. There are rules for dense layers, "
