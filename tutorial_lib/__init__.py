@@ -34,6 +34,7 @@ from tutorial_lib.metrics.agreement import correlation
 from tutorial_lib.metrics.repeatability import Sampled, reliability, sample_until
 from tutorial_lib.metrics.sigma_search import AdaptiveNoise, adaptive_noise
 from tutorial_lib.networks import digits as mnist
+from tutorial_lib.networks import known_truth as truth
 from tutorial_lib.networks import pretrained as models
 from tutorial_lib.networks import toy
 from tutorial_lib.networks.adapter import Adapter, scores
@@ -60,7 +61,8 @@ __all__ = [  # written out, so that type checkers can read it
     "level_from_sigma", "libragrad", "list_images", "list_models", "load_image", "load_mnist",
     "load_model", "lrp", "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision",
     "prepare", "probes", "receptive", "reliability", "saliency_map", "sample_until", "scores",
-    "sigma_from_level", "skip_model_check", "smooth_taylor", "smoothgrad", "toy", "widgets",
+    "sigma_from_level", "skip_model_check", "smooth_taylor", "smoothgrad", "toy", "truth",
+    "widgets",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 TESTS = {
     "networks/digits.py": ["networks/test_digits.py"],
     "networks/adapter.py": ["networks/test_adapter.py"],
+    "networks/known_truth.py": ["networks/test_known_truth.py"],
 }
 # name: (file, text that occurs once, what replaces it)
 MUTANTS = {
@@ -36,5 +37,15 @@ MUTANTS = {
         "networks/adapter.py",
         "value = found[likely[0]]",
         "value = [*found.values()][-1]",
+    ),
+    "the truth is the other digit": (
+        "networks/known_truth.py",
+        "torch.where(asked, on_right, on_left)",
+        "torch.where(asked, on_left, on_right)",
+    ),
+    "a share of magnitudes channel by channel": (
+        "networks/known_truth.py",
+        "attribution.sum(1, keepdim=True).abs()",
+        "attribution.abs().sum(1, keepdim=True)",
     ),
 }

@@ -35,6 +35,7 @@ METHODS = {
     "noisegrad": "#56B4E9",
     "deeplift": "#56B4E9",
     "lrp": "#E69F00",
+    "libragrad": "#7B3294",
     "grad-cam": "#8C564B",
     "guided backpropagation": "#6B8E23",
 }
