@@ -309,9 +309,8 @@ def types() -> None:
 def unit() -> None:
     """Run the unit tests, the tests of the site and the examples of docstrings."""
     install()
-    # A file's tests stay together. In order, so that no long file is left for the end. Three, as
-    # many tests wait for a browser or another program; two cores are busy then.
-    options = "-n 3 --dist loadscope --no-loadscope-reorder".split()
+    # A file's tests stay together. In order, so that no long file is left for the end.
+    options = "-n 2 --dist loadscope --no-loadscope-reorder".split()
     options += "--doctest-modules tests tutorial_lib".split()
     command = [tool("pytest"), *options, "--ignore", "tests/test_mutants.py"]
     name = "unit and site tests and the examples of docstrings"
