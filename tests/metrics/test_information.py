@@ -189,6 +189,7 @@ X, MAP = picture(), normal(1, 24, 20)
         ("saliency", dict(x=X[:, :2])),
         ("kind", dict(kind="SIC")),
         ("thresholds", dict(thresholds=(0.5, 1.5))),
+        ("thresholds", dict(thresholds=())),
         ("fraction", dict(fraction=2)),
         ("mask", dict(mask=torch.ones(3, 3, dtype=torch.bool))),
         ("mask", dict(mask=MAP[0])),

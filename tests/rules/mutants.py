@@ -83,7 +83,7 @@ MUTANTS = {
         "(relevance - s * total)",
         "relevance",
     ),
-    "both factors take all": ("rules/lrp_rules.py", "!= fixed[1] else 0.5", "!= fixed[1] else 1.0"),
+    "both factors take all": ("rules/lrp_rules.py", "1.0 if one_is_fixed else 0.5", "1.0"),
     "the deviation at eps 0": (
         "rules/transformer_steps.py",
         ".square()) + self.eps)",

@@ -124,6 +124,8 @@ def information_curve(
     checks.choice("kind", kind, ("sic", "aic"))
     checks.defined("saliency", saliency.amax((1, 2)) > saliency.amin((1, 2)), "maps that vary")
     shares = [checks.fraction("thresholds", t) for t in thresholds]
+    if not shares:
+        raise ValueError("thresholds: expected at least one share of the pixels, got none")
     known = _known(mask, x, checks.fraction("fraction", fraction), checks.seed(seed))
     passes, points = Passes(batch_size, x), checks.count("points", points, least=2)
     with torch.no_grad(), precision_for(x.device):

@@ -120,15 +120,16 @@ class Relevance:
         fixed = [i in self.fixed for i in step.inputs]
         if step.name == "div":  # what values are divided by is held fixed, as a deviation is
             fixed = [False, True]
-        share = 1.0 if fixed[0] != fixed[1] else 0.5
+        one_is_fixed = fixed[0] != fixed[1]
+        share = 1.0 if one_is_fixed else 0.5
         if step.name in ("mul", "div"):
-            shares = [transformer_steps.spread(relevance * share, v.shape) for v in values]
+            shares = [(relevance * share).sum_to_size(v.shape) for v in values]
         else:
             z = self.tape.values[step.output] if self.biases else product(*values)
             quotients = vjp(product, values, self._divide(relevance, z / share))
             shares = [v * q for v, q in zip(values, quotients, strict=True)]
-        held = share == 1.0
-        return [None if held and no else r for no, r in zip(fixed, shares, strict=True)]
+        pairs = zip(fixed, shares, strict=True)
+        return [None if one_is_fixed and is_fixed else r for is_fixed, r in pairs]
 
     def _find_layers(self) -> dict[int, tuple[LinearForm, list[Step]]]:
         """Every layer's linear form and the batch norms and constants that it has absorbed.

@@ -34,7 +34,9 @@ def secant_form(
     """
     pairs = list(zip(values, baseline, strict=True))
     if step.name == "mul" and len(pairs) == 2 and reciprocal[0] != reciprocal[1]:
-        return _times_reciprocal(*pairs) if reciprocal[1] else _times_reciprocal(*pairs[::-1], True)
+        if reciprocal[1]:
+            return _weighted_sum(*_times_reciprocal(*pairs))
+        return _weighted_sum(*_times_reciprocal(*pairs[::-1])[::-1])
     if product_of(step):
         return _product(step, *pairs)
     if step.name == "div" and len(pairs) == 1 and not step.args[1]:
@@ -52,8 +54,7 @@ def _product(step: Step, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> 
     """A product of two values, entry by entry or of matrices, or a quotient of two."""
     product, mean_a, mean_b = product_of(step), sum(a) / 2, sum(b) / 2
     if step.name == "div":
-        coefficients = _quotient(a, b)
-        return LinearForm(lambda c, p, q: p * c[0] + q * c[1], coefficients)
+        return _weighted_sum(*_quotient(a, b))
     return LinearForm(lambda c, p, q: product(p, c[0]) + product(c[1], q), (mean_b, mean_a))
 
 
@@ -66,15 +67,15 @@ def _quotient(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tenso
     return first, -torch.where(same_sign, second, sum(a) / 2 / (b[0] * b[1]))
 
 
-def _times_reciprocal(
-    a: tuple[Tensor, Tensor], r: tuple[Tensor, Tensor], reverse: bool = False
-) -> LinearForm:
-    """The product a r as the quotient of a and b = 1 / r, with D b = - D r / (r r0)."""
+def _times_reciprocal(a: tuple[Tensor, Tensor], r: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The coefficients of D a and D r in D (a r), of a over b = 1 / r: D b = - D r / (r r0)."""
     first, second = _quotient(a, (1 / r[0], 1 / r[1]))
-    coefficients = first, -second / (r[0] * r[1])
-    if reverse:
-        return LinearForm(lambda c, q, p: p * c[0] + q * c[1], coefficients)
-    return LinearForm(lambda c, p, q: p * c[0] + q * c[1], coefficients)
+    return first, -second / (r[0] * r[1])
+
+
+def _weighted_sum(first: Tensor, second: Tensor) -> LinearForm:
+    """Two values, times these coefficients, added up."""
+    return LinearForm(lambda c, p, q: p * c[0] + q * c[1], (first, second))
 
 
 def _constant_over(step: Step, b: Tensor, b0: Tensor) -> LinearForm:

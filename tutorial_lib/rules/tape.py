@@ -23,8 +23,8 @@ OUTPUTS = {"_softmax", "_log_softmax", "sigmoid"}  # as a last step, they turn l
 LARGEST = "Write F.adaptive_max_pool1d(z, 1) for the largest entry, or torch.softmax if it is one"
 # What to write where an operation has no rule, by a word of its name.
 ADVICE = {
-    "embedding": "Whole numbers have no share: give the looked-up vectors as x, for example "
-    "lambda e: model(inputs_embeds=e).logits[:, -1] with x = model.get_input_embeddings()(ids)",
+    "embedding": "Whole numbers have no share: write net = tl.scores(model, inputs=ids, "
+    "embedding='name of the layer') and explain net.x, what its embedding makes of them",
     "attention": "Let PyTorch open it: take away the sdpa_kernel(...) around the call, or write "
     "softmax(q @ k.mT * scale) @ v",
     "where": "Write nn.ReLU, torch.clamp or torch.maximum if it is one of them",

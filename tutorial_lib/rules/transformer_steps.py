@@ -96,11 +96,6 @@ def product_of(step: Step) -> Callable[[Tensor, Tensor], Tensor] | None:
     return None
 
 
-def spread(value: Tensor, shape: torch.Size) -> Tensor:
-    """Return what has arrived at an output for a value that was broadcast to it, summed back."""
-    return value.sum_to_size(shape) if value.shape != shape else value
-
-
 def gates(tape: Tape, names: Set[str], odd: Set[str] = frozenset()) -> set[int]:
     """Return the numbers of the values that rules hold fixed where they multiply another value.
 
