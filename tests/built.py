@@ -4,9 +4,10 @@ import re
 import shutil
 from pathlib import Path
 
-import jupytext
 import pytest
 import yaml
+
+from book._ext.reading_time import cells_of
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "_build/html"
@@ -50,7 +51,7 @@ def chapters() -> list[Path]:
 
 def cells(page: Path) -> list:
     """The cells of a page; a page without cells is one Markdown cell."""
-    return jupytext.reads(page.read_text("utf-8"), fmt="md:myst").cells
+    return cells_of(page.read_text("utf-8"))
 
 
 def is_notebook(page: Path) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from functools import cache
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
@@ -67,9 +68,15 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in PACKAGE}
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
 def imported(path: Path, *, hints: bool = True) -> set[str]:
     """The modules that a file imports anywhere; `hints`: also those for type hints alone."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = tree_of(path)
     tests = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CH" in ast.dump(n.test)]
     for_hints = {node for test in tests for node in ast.walk(test)}
     names = set()
@@ -96,7 +103,7 @@ def ours(path: Path) -> set[str]:
 
 def extras_asked(path: Path) -> list[tuple[str, str]]:
     """The (module, extra) of every call of checks.extra in a file."""
-    calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
+    calls = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call)]
     asked = [n for n in calls if ast.unparse(n.func) in ("checks.extra", "extra")]
     return [tuple(map(ast.literal_eval, call.args)) for call in asked]
 
@@ -210,7 +217,7 @@ def test_no_module_bears_the_name_of_a_public_function():
     defined = {
         node.name
         for path in PACKAGE
-        for node in ast.parse(path.read_text("utf-8")).body
+        for node in tree_of(path).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
     assert defined & modules == set(SHARED_WORDS)
@@ -218,7 +225,7 @@ def test_no_module_bears_the_name_of_a_public_function():
 
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_function_is_short_enough_to_be_read(path):
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
             body = [n for n in node.body if not isinstance(getattr(n, "value", None), ast.Constant)]
             lines = node.end_lineno - body[0].lineno + 1 if body else 0

@@ -7,6 +7,7 @@ own minutes.
 """
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,11 +29,17 @@ class ReadingTime(NamedTuple):
     exercises: int
 
 
+@lru_cache
+def cells_of(page: str) -> list:
+    """The cells of a page, from its MyST source. They are kept: change none of them."""
+    return jupytext.reads(page, fmt="md:myst").cells
+
+
 def reading_time(page: str) -> ReadingTime:
     """The times of a page, from its MyST source."""
     main = folds = 0.0
     solved = False
-    for cell in jupytext.reads(page, fmt="md:myst").cells:
+    for cell in cells_of(page):
         if cell.cell_type == "code":
             lines = sum(1 for line in cell.source.splitlines() if line.strip())
             tags = {*cell.metadata.get("tags", [])}

@@ -4,11 +4,10 @@ import ast
 import json
 import re
 
-import jupytext
 from bs4 import BeautifulSoup
 
 from book._ext.book_site import first_comment
-from book._ext.reading_time import reading_time
+from book._ext.reading_time import cells_of, reading_time
 
 SECTIONS = ("The idea", "The mathematics", "From scratch", "With the package")
 SECTIONS += ("What can go wrong", "Exercises", "Summary", "Further reading")
@@ -75,7 +74,7 @@ def cell_problems(page: str) -> list[str]:
     whole, may do all of this; no line anywhere is wider than the page.
     """
     problems, in_solution = [], False
-    for cell in jupytext.reads(page, fmt="md:myst").cells:
+    for cell in cells_of(page):
         if cell.cell_type == "markdown":
             for word in re.findall(r"^`{3,}\{solution-(start|end)\}", cell.source, re.MULTILINE):
                 in_solution = word == "start"
@@ -240,12 +239,12 @@ def _directives(page: str, name: str) -> list[tuple[str, str]]:
 
 
 def _prose(page: str) -> str:
-    cells = jupytext.reads(page, fmt="md:myst").cells
+    cells = cells_of(page)
     return "\n".join(c.source for c in cells if c.cell_type == "markdown")
 
 
 def _code(page: str) -> list:
-    return [c for c in jupytext.reads(page, fmt="md:myst").cells if c.cell_type == "code"]
+    return [c for c in cells_of(page) if c.cell_type == "code"]
 
 
 def _asserts(source: str) -> bool:

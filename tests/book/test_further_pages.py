@@ -1,10 +1,10 @@
 """The pages beside the chapters keep their promises, and what draws them is right."""
 
-import jupytext
 import numpy as np
 import pytest
 
 import tutorial_lib as tl
+from book._ext.reading_time import cells_of
 from tests.book import contract
 from tests.built import ROOT, toc_pages
 from tutorial_book import planes, tree
@@ -15,8 +15,7 @@ PAGES = {name: (ROOT / f"book/{name}.md").read_text("utf-8") for name in NAMES}
 
 
 def code_cells(name: str) -> list:
-    cells = jupytext.reads(PAGES[name], fmt="md:myst").cells
-    return [cell for cell in cells if cell.cell_type == "code"]
+    return [cell for cell in cells_of(PAGES[name]) if cell.cell_type == "code"]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -11,6 +11,7 @@ def letters(x):
     return "".join(truth.LETTERS[int(code)] for code in x.argmax(0))
 
 
+@pytest.mark.slow
 def test_the_asked_digit_alone_has_the_label():
     task = truth.two_digits(200, "test", seed=3)
     images, labels = truth.load_mnist("test")
@@ -94,6 +95,7 @@ def test_patches_are_tokens_row_by_row():
     assert differs.nonzero()[:, 0].tolist() == [7]
 
 
+@pytest.mark.slow
 def test_training_repeats_to_the_last_bit_and_learns():
     options = dict(steps=150, seed=1)
     net, again = (truth.train(truth.motif_network, truth.motifs, **options) for _ in range(2))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import tomllib
+from functools import lru_cache
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.reproduce.conftest import SMALL
 from tutorial_lib.reproduce import config, measures, runner
 
 NAMES = config.list_configs()
+loaded = lru_cache(maxsize=None)(config.load_config)  # to read from: it tries every row of a table
 PROMISED = "goh-fig1 goh-fig2 goh-fig3 goh-table1 goh-table2 zhou-bounds zhou-fig1 zhou-fig2"
 PROMISED += " zhou-fig3 zhou-fig4 zhou-fig5 zhou-fig6 zhou-table1 zhou-table2"
 SOURCES = ROOT.parent / "shared" / "sources"  # the papers as text, which are not ours to publish
@@ -48,37 +50,37 @@ def test_every_table_and_figure_that_is_promised_has_a_configuration():
 @pytest.mark.parametrize("effort", config.EFFORTS)
 def test_a_configuration_names_only_what_there_is(name, effort):
     conventions = "program" if effort == "quick" else "paper"
-    made = config.load_config(name, effort=effort, conventions=conventions)  # tries every row
+    made = loaded(name, effort=effort, conventions=conventions)  # tries every row
     assert made.program == (name.partition("-")[0] if effort == "quick" else "")
     assert runner._columns(made)[: len(made.measures)] == list(made.measures)
 
 
 def test_table_one_has_the_papers_rows():
-    listed = config.load_config("goh-table1").rows
+    listed = loaded("goh-table1").rows
     noise = [r["baselines"] for r in listed.values() if r.get("baseline") == "noise"]
     taylor = {(r["sigma"], r["roots"]) for r in listed.values() if r["method"] == "smooth_taylor"}
     assert noise == [1, 5, 10, 20]
     assert taylor == {(s, r) for s in (0.3, 0.5, 0.7) for r in (100, 150, 200)}
     objectives = [r["objective"] for r in listed.values() if "objective" in r]
     assert objectives == ["aupc", "autvc"]
-    assert len(config.load_config("zhou-table2").rows) == 15
+    assert len(loaded("zhou-table2").rows) == 15
 
 
 def test_table_two_has_the_papers_seven_rows_and_figure_three_those_with_100_roots():
-    listed = config.load_config("goh-table2").rows
+    listed = loaded("goh-table2").rows
     pairs = [(row["sigma"], row["roots"]) for row in listed.values()]
     assert pairs == [(0.5, 10), *((s, 100) for s in (1e-4, 1e-3, 1e-2, 0.1, 1, 2))]
-    assert config.load_config("goh-table2", effort="reduced").rows == listed
-    figure = config.load_config("goh-fig3")
+    assert loaded("goh-table2", effort="reduced").rows == listed
+    figure = loaded("goh-fig3")
     assert list(figure.rows.values()) == list(listed.values())[1:]
-    assert figure.measures == config.load_config("goh-fig2").measures == ("aupc", "autvc_program")
+    assert figure.measures == loaded("goh-fig2").measures == ("aupc", "autvc_program")
 
 
 def test_the_figures_have_the_papers_panels():
     def given(name: str, entry: str) -> list:
-        return [row.get(entry) for row in config.load_config(name).rows.values()]
+        return [row.get(entry) for row in loaded(name).rows.values()]
 
-    first = config.load_config("goh-fig1").rows
+    first = loaded("goh-fig1").rows
     assert list(first) == [
         *("gradient", "SmoothGrad", "IG, black", "IG, noise, N = 1", "ST 0.5, R = 150", "LRP")
     ]
@@ -87,16 +89,16 @@ def test_the_figures_have_the_papers_panels():
     assert given("zhou-fig2", "level") == [None] + [0.2] * 6
     assert given("zhou-fig4", "confidence") == [0.95, 0.99, 0.995, 0.999]
     assert given("zhou-fig5", "samples") == [10, 20, 30, 50, 70, 100] * 2
-    grid = config.load_config("zhou-fig6")
+    grid = loaded("zhou-fig6")
     plain = ["GI", "IG, black", "IG, white", "NG"]
     assert list(grid.rows) == [prefix + name for prefix in ("", "S-", "A-") for name in plain]
-    table = config.load_config("zhou-table2").rows
+    table = loaded("zhou-table2").rows
     assert all(table[name] == row for name, row in grid.rows.items()) and grid.columns == 4
 
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_the_printed_numbers_are_those_that_were_read(name):
-    printed = config.load_config(name).printed
+    printed = loaded(name).printed
     digest = hashlib.sha256(json.dumps(printed, sort_keys=True).encode()).hexdigest()
     count = sum(len(row) for columns in printed.values() for row in columns.values())
     assert (digest[:16], count) == PRINTED[name]
@@ -112,7 +114,7 @@ def test_the_printed_numbers_are_the_papers_cell_by_cell(name):
         for row, number in numbers.items()
         if number == number  # NaN: the paper has no number there
     }
-    made = config.load_config(name)
+    made = loaded(name)
     found = {
         (network, measure, row): number
         for network, columns in made.printed.items()
@@ -125,9 +127,9 @@ def test_the_printed_numbers_are_the_papers_cell_by_cell(name):
 
 
 def test_numbers_are_printed_for_tables_and_for_nothing_else():
-    with_numbers = [name for name in NAMES if config.load_config(name).printed]
+    with_numbers = [name for name in NAMES if loaded(name).printed]
     assert with_numbers == sorted(PRINTED)
-    made = config.load_config("goh-table1").printed
+    made = loaded("goh-table1").printed
     assert made["densenet121"]["aupc"]["IG, black"] == 23.63
     assert made["resnet152"]["autvc"]["ST, adaptive, AUTVC"] == 0.85
 
@@ -162,10 +164,10 @@ def relative(numbers: dict, claim: dict) -> float:
 def test_a_margin_is_the_least_round_part_that_the_printed_numbers_stay_within():
     asked = {}
     for name in {name for name, claim in CLAIMS if "margin" in claim}:
-        for claim in (c for c in config.load_config(name).claims if "margin" in c):
+        for claim in (c for c in loaded(name).claims if "margin" in c):
             asked.setdefault((name, claim["measure"], claim["margin"]), []).append(claim)
     for (name, measure, margin), alike in asked.items():
-        printed = config.load_config(name).printed.values()
+        printed = loaded(name).printed.values()
         widest = max(relative(columns[measure], claim) for columns in printed for claim in alike)
         assert margin == min(part for part in (0.01, 0.02, 0.05, 0.1, 0.2) if part >= widest)
     assert {measure: margin for _, measure, margin in asked} == {
@@ -177,7 +179,7 @@ def test_a_margin_is_the_least_round_part_that_the_printed_numbers_stay_within()
 
 @pytest.mark.parametrize(("measure", "label"), [("aupc", "AUPC"), ("autvc", "AUTVC")])
 def test_the_best_of_all_runs_is_asked_against_the_next_in_print(measure, label):
-    made = config.load_config("goh-table1")
+    made = loaded("goh-table1")
     claim = next(c for c in made.claims if c["says"].startswith(f"adaptive for {label} has the"))
     for columns in made.printed.values():
         ranked = sorted(columns[measure], key=columns[measure].get)
@@ -187,7 +189,7 @@ def test_the_best_of_all_runs_is_asked_against_the_next_in_print(measure, label)
 
 
 def test_an_effort_cuts_counts_down_and_leaves_the_rest():
-    full, quick = (config.load_config("goh-table1", effort=e) for e in ("full", "quick"))
+    full, quick = (loaded("goh-table1", effort=e) for e in ("full", "quick"))
     assert full.rows["IG, noise, N = 20"]["baselines"] == 20
     assert quick.rows["IG, noise, N = 20"]["baselines"] == 2
     assert quick.rows["IG, noise, N = 1"]["baselines"] == 1

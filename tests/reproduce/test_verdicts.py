@@ -111,6 +111,7 @@ def test_an_equivalence_holds_where_the_whole_interval_is_inside_its_margin(marg
     assert (max(abs(line.low), abs(line.high)) < line.margin) == (verdict == "holds")
 
 
+@pytest.mark.slow
 def test_a_margin_as_large_as_is_detectable_shows_a_true_equality_in_three_runs_of_five():
     n, shown = 20, []
     for d in np.random.default_rng(0).normal(size=(2000, n)):

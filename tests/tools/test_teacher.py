@@ -3,10 +3,10 @@
 import builtins
 import re
 
-import jupytext
 import pytest
 from bs4 import BeautifulSoup
 
+from book._ext.reading_time import cells_of
 from tests.built import NO_SITE, ROOT, SITE, chapters
 from tools import teacher
 from tools.needed_cells import names_of, needed_cells
@@ -129,7 +129,7 @@ def test_an_old_address_of_a_chapter_gets_no_sheet(tmp_path, monkeypatch):
 
 
 def test_a_notebook_begins_with_the_cells_that_the_solutions_need_and_no_others():
-    found = needed_cells(jupytext.reads(CELLS, fmt="md:myst").cells)
+    found = needed_cells(cells_of(CELLS))
     assert [cell.partition("\n")[0] for cell in found] == [
         "import math",
         "seen = []",
@@ -163,8 +163,7 @@ def test_the_names_of_a_cell(source, free, bound, changed):
 
 @pytest.mark.parametrize("page", chapters(), ids=lambda page: page.stem)
 def test_what_a_solution_reads_is_in_the_notebook_in_a_solution_or_built_in(page):
-    text = page.read_text("utf-8")
-    cells = jupytext.reads(text, fmt="md:myst").cells
+    cells = cells_of(page.read_text("utf-8"))
     known, in_solution, wanted = {*dir(builtins), "display"}, False, set()
     for source in needed_cells(cells):
         known |= names_of(source).bound
