@@ -180,6 +180,10 @@ MAPS = {
         f, x, t, bounds=f.bounds, confidence=0.9, samples=6
     ),
     "method=grad-cam": lambda f, x, t: tl.grad_cam(f, x, t, layer="network.bn2"),
+    "method=grad-cam-plus-plus": lambda f, x, t: tl.grad_cam_plus_plus(
+        f, x, t, layer="network.bn2"
+    ),
+    "method=layer-cam": lambda f, x, t: tl.layer_cam(f, x, t, layer="network.bn2"),
 }
 
 

@@ -11,9 +11,13 @@ const smooth = (s) => `smoothgrad(model, x, TARGET, ${sigma(s)}, samples=${s.sam
 const taylor = (s) => `smooth_taylor(model, x, TARGET, ${sigma(s)}, roots=${s.samples}, seed=${s.seed})`;
 const adapt = (s) =>
   `adaptgrad(model, x, TARGET, bounds=model.bounds, confidence=${s.confidence / 100}, samples=${s.samples}, seed=${s.seed})`;
-const cam = (s) => `grad_cam(model, x, TARGET, layer="${s.layer}")`;
+const cam = (name) => (s) => `${name}(model, x, TARGET, layer="${s.layer}")`;
+const sum = (values) => values.reduce((total, v) => total + v, 0);
 
-/** Name in links -> title, sliders, and the call in Python; for paths where they begin. */
+/**
+ * Name in links -> title, sliders, and the call in Python; for paths where they begin; for methods
+ * at a layer the weights of a channel's cells, from their activations and gradients.
+ */
 export const METHODS = {
   gradient: {title: "Gradient", sliders: [], python: () => "gradient(model, x, TARGET)"},
   "gradient-x-input": {title: "Gradient × input", sliders: [], python: () => "gradient_x_input(model, x, TARGET)"},
@@ -23,7 +27,31 @@ export const METHODS = {
   smoothgrad: {title: "SmoothGrad", sliders: ["noise", "samples"], python: smooth},
   smoothtaylor: {title: "SmoothTaylor", sliders: ["noise", "samples"], python: taylor},
   adaptgrad: {title: "AdaptGrad", sliders: ["confidence", "samples"], python: adapt},
-  "grad-cam": {title: "Grad-CAM", sliders: [], python: cam},
+  "grad-cam": {
+    title: "Grad-CAM",
+    sliders: [],
+    python: cam("grad_cam"),
+    cells(a, g) {
+      const mean = sum(g) / g.length;
+      return a.map(() => mean);
+    },
+  },
+  "grad-cam-plus-plus": {
+    title: "Grad-CAM++",
+    sliders: [],
+    python: cam("grad_cam_plus_plus"),
+    cells(a, g) {
+      const total = sum(a);
+      const weight = sum(g.map((v) => (v > 0 ? v / (2 + total * v) : 0)));
+      return a.map(() => weight);
+    },
+  },
+  "layer-cam": {
+    title: "LayerCAM",
+    sliders: [],
+    python: cam("layer_cam"),
+    cells: (a, g) => g.map((v) => Math.max(0, v)),
+  },
 };
 
 /** How many draws a map takes, and how many probes (gradients) each of them has. */
@@ -113,13 +141,13 @@ export function probes(method, settings, x, bounds) {
   return () => ({key: "x", z: x, weights: method === "gradient-x-input" ? x : null});
 }
 
-/** Grad-CAM from a layer's output and the gradient there, (K, h, w): cells, spread over the square. */
-export function gradCam(activation, gradient, [, channels, h, w], size) {
+/** Grad-CAM and its kin, from a layer's output and the gradient there, (K, h, w): spread over the square. */
+export function classActivation(method, activation, gradient, [, channels, h, w], size) {
   const cells = new Float64Array(h * w);
   for (let k = 0; k < channels; k++) {
-    let alpha = 0;
-    for (let i = 0; i < h * w; i++) alpha += gradient[k * h * w + i] / (h * w);
-    for (let i = 0; i < h * w; i++) cells[i] += alpha * activation[k * h * w + i];
+    const [a, g] = [activation, gradient].map((v) => Float64Array.from(v.subarray(k * h * w, (k + 1) * h * w)));
+    const weights = METHODS[method].cells(a, g);
+    for (let i = 0; i < h * w; i++) cells[i] += weights[i] * a[i];
   }
   const between = (place, count) => { // the two cells around a pixel, as F.interpolate has them
     const at = Math.max(0, ((place + 0.5) * count) / size - 0.5);

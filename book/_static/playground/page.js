@@ -162,7 +162,7 @@ function explain() {
   begun = performance.now();
   maps = wanted().map((method) => {
     const {draws, perDraw} = amount(method, now);
-    const size = method === "grad-cam" ? network.size ** 2 : picture.x.length;
+    const size = METHODS[method].cells ? network.size ** 2 : picture.x.length;
     return {method, count: draws * perDraw, average: new Average(size, perDraw), tops: new Map(), reliability: null};
   });
   const job = {x: picture.x, target: now.target, bounds: network.bounds, settings: now};
@@ -408,7 +408,7 @@ function listen() {
 
 async function open() {
   [network, classes] = await Promise.all([json("settings.json"), json("classes.json")]);
-  const options = Object.entries(METHODS).filter(([name]) => network.layer || name !== "grad-cam");
+  const options = Object.entries(METHODS).filter(([name]) => network.layer || !METHODS[name].cells);
   for (const select of [fields.method, fields.beside]) {
     select.append(...options.map(([name, {title}]) => new Option(title, name)));
   }

@@ -4,7 +4,7 @@
 //   run    a job: its share of the probes of both maps -> a probe each, then done
 // A new job or a stop ends the old one before its next gradient.
 
-import {gradCam, probes} from "./methods.js";
+import {classActivation, METHODS, probes} from "./methods.js";
 
 const RIGHT = 0.02; // relative distance of two correct gradients: in float32 a kink may flip
 let ort, session, shape, last;
@@ -67,9 +67,9 @@ async function run({job, x, target, bounds, settings, maps, share}) {
       if (last.key !== key) last = {key, ...(await evaluate(z, target))};
       const gradient = last.gradient.data;
       let values = weights ? gradient.map((g, i) => g * weights[i]) : gradient.slice();
-      if (method === "grad-cam") {
+      if (METHODS[method].cells) {
         const {activation, activation_gradient: slope} = last;
-        values = gradCam(activation.data, slope.data, activation.dims, shape.size);
+        values = classActivation(method, activation.data, slope.data, activation.dims, shape.size);
       }
       const top = last.scores.data.reduce((best, s, i, all) => (s > all[best] ? i : best), 0);
       postMessage({type: "probe", job, which, probe: k, values, top}, [values.buffer]);
