@@ -236,7 +236,7 @@ def symmetric_relevance_gain(
 
         SRG = AUPC with the least influential windows first - AUPC with the most influential first
 
-    Bluecher et al. (2024). Each of the two areas depends on what the windows are filled with; their
+    Blücher et al. (2024). Each of the two areas depends on what the windows are filled with; their
     difference depends on it less. Higher is better. A map without any information has 0 in
     expectation, and the negative of a map has the negative gain, with the same noise.
 
