@@ -338,12 +338,15 @@ METHODS = {  # with the keywords that make each quick
     "adaptive_noise": dict(objective="autvc", roots=2, max_iterations=1),
     "deconvnet": {},
     "deeplift": dict(baseline=0.0),
+    "expected_gradients": dict(baselines="x", samples=2),
     "fusiongrad": dict(FEW, weight_samples=2),
     "grad_cam": dict(layer="network.blocks.6"),
     "gradient": {},
     "gradient_x_input": {},
     "guided_backprop": {},
     "guided_grad_cam": dict(layer="network.blocks.6"),
+    "guided_integrated_gradients": dict(steps=2),
+    "idgi": dict(steps=2),
     "integrated_gradients": dict(baseline=0.0, steps=2),
     "libragrad": {},
     "lrp": {},
@@ -352,6 +355,8 @@ METHODS = {  # with the keywords that make each quick
     "sample_until": dict(FEW, reliability=0.1),
     "smooth_taylor": dict(sigma=0.1, roots=2),
     "smoothgrad": FEW,
+    "smoothgrad_squared": FEW,
+    "vargrad": FEW,
 }
 EVERY_METHOD = """
     import json, sys, types
@@ -372,6 +377,8 @@ EVERY_METHOD = """
     for name, keywords in json.loads(sys.argv[2]).items():
         if "bounds" in keywords:
             keywords["bounds"] = model.bounds
+        if "baselines" in keywords:
+            keywords["baselines"] = x
         try:
             getattr(tl, name)(model, x, 285, **keywords)
         except Exception as error:

@@ -21,7 +21,13 @@ from tutorial_lib.averaging.noise import (
     level_from_sigma,
     sigma_from_level,
 )
+from tutorial_lib.averaging.path_methods import (
+    expected_gradients,
+    guided_integrated_gradients,
+    idgi,
+)
 from tutorial_lib.averaging.smoothing import adaptgrad, fusiongrad, noisegrad, smoothgrad
+from tutorial_lib.averaging.squared_smoothing import smoothgrad_squared, vargrad
 from tutorial_lib.cam import layer_outputs as layers
 from tutorial_lib.cam import receptive_field as receptive
 from tutorial_lib.cam.class_activation import grad_cam, guided_grad_cam
@@ -55,14 +61,15 @@ _LATER = {
 
 __all__ = [  # written out, so that type checkers can read it
     "Adapter", "AdaptiveNoise", "Sampled", "adaptgrad", "adaptive_noise", "adaptive_sigma", "cam",
-    "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine", "export_gradient",
-    "figures", "fusiongrad", "grad_cam", "gradient", "gradient_x_input", "guided_backprop",
-    "guided_grad_cam", "heatmap", "inherent_noise", "integrated_gradients", "layers",
-    "level_from_sigma", "libragrad", "list_images", "list_models", "load_image", "load_mnist",
-    "load_model", "lrp", "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision",
-    "prepare", "probes", "receptive", "reliability", "saliency_map", "sample_until", "scores",
-    "sigma_from_level", "skip_model_check", "smooth_taylor", "smoothgrad", "toy", "truth",
-    "widgets",
+    "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine",
+    "expected_gradients", "export_gradient", "figures", "fusiongrad", "grad_cam", "gradient",
+    "gradient_x_input", "guided_backprop", "guided_grad_cam", "guided_integrated_gradients",
+    "heatmap", "idgi", "inherent_noise", "integrated_gradients", "layers", "level_from_sigma",
+    "libragrad", "list_images", "list_models", "load_image", "load_mnist", "load_model", "lrp",
+    "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision", "prepare", "probes",
+    "receptive", "reliability", "saliency_map", "sample_until", "scores", "sigma_from_level",
+    "skip_model_check", "smooth_taylor", "smoothgrad", "smoothgrad_squared", "toy", "truth",
+    "vargrad", "widgets",
 ]  # fmt: skip
 
 

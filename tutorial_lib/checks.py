@@ -439,6 +439,26 @@ def roots(value: Tensor, x: Tensor) -> Tensor:
     return _finite_as("roots", value, x)
 
 
+def baselines(value: Tensor, x: Tensor) -> Tensor:
+    """Check baselines (K, ...), K points of the shape of a picture, for all pictures of x."""
+    if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_complex():
+        raise TypeError(
+            f"baselines: expected a tensor of K points, {_points_like(x)}, got {_kind(value)}"
+        )
+    if value.ndim == 0 or value.shape[1:] != x.shape[1:] or not len(value):
+        raise ValueError(
+            f"baselines: expected K points of the shape of a picture, {_points_like(x)}, got shape "
+            f"{tuple(value.shape)}; baseline[None] makes K = 1 of one"
+        )
+    return _finite_as("baselines", value, x)
+
+
+def left_out(name: str, value: object, default: float, other: str) -> None:
+    """Check that an argument has its default, as another one takes its place."""
+    if isinstance(value, Tensor) or value != default:
+        raise ValueError(f"{name}: expected it left out beside {other}, which takes its place")
+
+
 def maps(name: str, value: Tensor) -> Tensor:
     """Check a batch of finite maps (B, H, W); return it detached, in float32 or float64."""
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
@@ -517,6 +537,11 @@ def _kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f"shape {tuple(value.shape)} and dtype {value.dtype}"
     return f"{type(value).__name__}" + (f" {value!r}" if isinstance(value, str | Real) else "")
+
+
+def _points_like(x: Tensor) -> str:
+    """Say which shape K points for the pictures of x have, for an error message."""
+    return f"(K, {', '.join(map(str, x.shape[1:]))})"
 
 
 def _range(value: Tensor) -> str:

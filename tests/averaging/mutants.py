@@ -11,8 +11,12 @@ TESTS = {
     "averaging/probes.py": [
         "averaging/test_engine.py",
         "averaging/test_methods.py",
+        "averaging/test_path_methods.py",
         "averaging/test_smoothing.py",
     ],
+    "averaging/path_methods.py": ["averaging/test_path_methods.py"],
+    "averaging/smoothing.py": ["averaging/test_squared_smoothing.py"],
+    "averaging/squared_smoothing.py": ["averaging/test_squared_smoothing.py"],
     "averaging/quadrature.py": ["averaging/test_engine.py", "averaging/test_methods.py"],
     "averaging/noise.py": [
         "averaging/test_noise.py",
@@ -107,4 +111,36 @@ MUTANTS = {
     "one share for all steps": ("averaging/probes.py", "shares[rows.start] if", "shares[0] if"),
     "every block ends a path": ("averaging/probes.py", "int(rows.stop == len(nodes))", "1"),
     "pictures of a row are counted wrong": ("averaging/engine.py", ") % count", ") // count"),
+    "variance over n - 1": (
+        "averaging/smoothing.py",
+        "(samples - 1) * error.square()",
+        "samples * error.square()",
+    ),
+    "variance without the mean": (
+        "averaging/squared_smoothing.py",
+        "mean.square() + variance",
+        "variance",
+    ),
+    "the first baseline alone": (
+        "averaging/probes.py",
+        "baselines[chosen[rows], None]",
+        "baselines[chosen[rows] * 0, None]",
+    ),
+    "weight of the path dropped": (
+        "averaging/probes.py",
+        "values[start:stop] * block.weights",
+        "1 * block.weights",
+    ),
+    "IDGI by magnitudes": (
+        "averaging/path_methods.py",
+        "torch.where(largest > 0, g / largest, 0).square()",
+        "torch.where(largest > 0, g / largest, 0).abs()",
+    ),
+    "the largest gradients first": (
+        "averaging/path_methods.py",
+        "g.abs().to(a), length",
+        "1 / g.abs().to(a), length",
+    ),
+    "all of them at once": ("averaging/path_methods.py", "int(fraction * ", "int(1 * "),
+    "no bound behind the line": ("averaging/path_methods.py", "a.clamp(min=goal - max_dist)", "a"),
 }

@@ -110,6 +110,11 @@ LOOPS = SAMPLED | {
     "integrated_gradients": lambda x, n: tl.integrated_gradients(
         cubic, x, 0, steps=n, batch_size=4
     ),
+    "expected_gradients": lambda x, n: tl.expected_gradients(
+        cubic, x, 0, baselines=x, samples=n, batch_size=4
+    ),
+    "idgi": lambda x, n: tl.idgi(cubic, x, 0, steps=n, batch_size=4),
+    "vargrad": lambda x, n: tl.vargrad(cubic, x, 0, sigma=0.1, samples=n, batch_size=4),
     "fusiongrad": lambda x, n: tl.fusiongrad(cubic, x, 0, sigma=0.1, weight_samples=n),
     "standard error": lambda x, n: tl.engine.average(
         cubic,

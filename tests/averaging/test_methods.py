@@ -12,6 +12,13 @@ import tutorial_lib as tl
 from tests.closed_forms import hinge, linear, normal, quadratic, saturating, symmetric, tanh_mlp
 from tutorial_lib.averaging.quadrature import RULES
 
+
+def expected_gradients(model, x, target, **keywords):
+    """From three baselines of the shape of x."""
+    baselines = torch.stack([torch.full_like(x[0], value) for value in (-1.0, 0.0, 2.0)])
+    return tl.expected_gradients(model, x, target, baselines=baselines, **keywords)
+
+
 METHODS = {
     "gradient": (tl.gradient, {}),
     "gradient_x_input": (tl.gradient_x_input, {}),
@@ -30,6 +37,15 @@ METHODS = {
     "adaptgrad of gradient x input": (
         tl.adaptgrad,
         {"bounds": (-9.0, 9.0), "samples": 5, "method": tl.gradient_x_input},
+    ),
+    "expected_gradients": (expected_gradients, {"samples": 7}),
+    "idgi": (tl.idgi, {"baseline": 0.3, "steps": 5}),
+    "guided_integrated_gradients": (tl.guided_integrated_gradients, {"steps": 6, "fraction": 0.3}),
+    "smoothgrad_squared": (tl.smoothgrad_squared, {"sigma": 0.3, "samples": 7}),
+    "vargrad": (tl.vargrad, {"sigma": 0.3, "samples": 7}),
+    "vargrad of IG": (
+        tl.vargrad,
+        {"sigma": 0.3, "samples": 3, "method": tl.integrated_gradients, "steps": 4},
     ),
     "noisegrad": (tl.noisegrad, {"weight_samples": 4}),
     "fusiongrad": (tl.fusiongrad, {"sigma": 0.3, "samples": 3, "weight_samples": 4}),
@@ -226,5 +242,5 @@ def test_the_result_depends_on_the_seed_only_where_there_is_noise(name):
     net, x = tanh_mlp(), normal(2, 6)
     first, again, other = (method(net, x, 0, seed=s, **keywords) for s in (1, 1, 2))
     assert torch.equal(first, again)
-    still = ("gradient", "gradient_x_input", "integrated_gradients")
-    assert torch.equal(first, other) == (name in still)
+    still = "gradient gradient_x_input integrated_gradients idgi guided_integrated_gradients"
+    assert torch.equal(first, other) == (name in still.split())

@@ -16,6 +16,8 @@ FUNCTIONS = {
     "gradient": lambda m, x: tl.gradient(m, x, 1),
     "smoothgrad": lambda m, x: tl.smoothgrad(m, x, 1, sigma=0.1, samples=3),
     "integrated_gradients": lambda m, x: tl.integrated_gradients(m, x, 1, steps=3),
+    "idgi": lambda m, x: tl.idgi(m, x, 1, steps=3),
+    "guided_integrated_gradients": lambda m, x: tl.guided_integrated_gradients(m, x, 1, steps=3),
     "deeplift": lambda m, x: tl.deeplift(m, x, 1),
     "lrp": lambda m, x: tl.lrp(m, x, 1),
     "guided_backprop": lambda m, x: tl.guided_backprop(m, x, 1),

@@ -14,6 +14,16 @@ TESTS = {
 }
 # name: (file, text that occurs once, what replaces it)
 MUTANTS = {
+    "the gain upside down": (
+        "metrics/perturbation.py",
+        "areas[0] - areas[1]",
+        "areas[1] - areas[0]",
+    ),
+    "the gain of magnitudes": (
+        "metrics/perturbation.py",
+        "most_first = heatmap - heatmap.amin((1, 2), keepdim=True)",
+        "most_first = heatmap",
+    ),
     "the curve is not divided": (
         "metrics/perturbation.py",
         "return scores / curve[0][:, None]",

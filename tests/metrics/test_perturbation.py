@@ -140,6 +140,52 @@ def test_aupc_is_scipys_simpson_over_the_curve():
     assert area.tolist() == pytest.approx(simpson(curve(x, heatmap).numpy(), dx=1.0).tolist())
 
 
+def gain(x, heatmap, **keywords):
+    own = dict(bounds=BOUNDS, size=4, count=3, draws=7)
+    model = Mean().eval()
+    return tl.metrics.symmetric_relevance_gain(model, x, 0, heatmap, **{**own, **keywords})
+
+
+def test_the_gain_is_the_area_between_the_curves_of_both_orders():
+    # Of magnitudes from 0 to 1, with both among them, the other order is that of 1 - map.
+    x, heatmap = normal(2, 2, 12, 14), normal(2, 12, 14, seed=1)
+    low, high = heatmap.amin((1, 2), keepdim=True), heatmap.amax((1, 2), keepdim=True)
+    heatmap = (heatmap - low) / (high - low)
+    own = dict(bounds=BOUNDS, size=4, count=3, draws=7)
+    most, least = (tl.metrics.aupc(Mean().eval(), x, 0, h, **own) for h in (heatmap, 1 - heatmap))
+    assert gain(x, heatmap).tolist() == pytest.approx((least - most).tolist())
+
+
+def test_the_gain_orders_by_sign_and_a_negated_map_has_the_negative_gain():
+    x, heatmap = normal(3, 2, 12, 14), normal(3, 12, 14, seed=1)
+    found = gain(x, heatmap)
+    assert torch.equal(gain(x, -heatmap), -found) and bool(found.any())
+    moved = gain(x, 5 + 2 * heatmap)
+    assert moved.tolist() == pytest.approx(found.tolist())
+
+
+def test_the_gain_of_a_linear_model_with_its_own_terms_is_the_sum_of_their_differences():
+    # Windows of one pixel are set to 0. The curves are 1 - (the k largest terms) / f, and
+    # 1 - (the k smallest) / f; with two windows Simpson's rule weighs 1/3, 4/3, 1/3.
+    x, weight = normal(2, 1, 4, 5).abs() + 1, normal(4, 5, seed=1).abs() + 1
+    terms = weight * x[:, 0]
+    options = dict(bounds=(0.0, 1e-12), size=1, count=2, draws=1)
+    model = lambda z: (weight * z).flatten(1).sum(1, keepdim=True)  # noqa: E731
+    found = tl.metrics.symmetric_relevance_gain(model, x, 0, terms, **options)
+    order = terms.flatten(1).sort(1).values
+    removed = (order.flip(1).cumsum(1) - order.cumsum(1))[:, :2]  # after 1 and 2 windows
+    wanted = removed @ torch.tensor([4 / 3, 1 / 3], dtype=torch.float64) / terms.sum((1, 2))
+    assert found.tolist() == pytest.approx(wanted.tolist(), rel=1e-9)
+
+
+def test_the_gain_of_random_maps_is_0_within_its_standard_error():
+    x = normal(1, 1, 6, 6).repeat(300, 1, 1, 1).abs()
+    maps = torch.rand(300, 6, 6, generator=torch.Generator().manual_seed(0))
+    found = gain(x, maps, size=2, count=3, draws=2)
+    error = float(found.std()) / 300**0.5
+    assert abs(float(found.mean())) < 4.5 * error and error < 0.01
+
+
 def test_the_given_picture_is_left_as_it_was():
     x, heatmap = normal(1, 2, 12, 14), normal(1, 12, 14, seed=1)
     before = x.clone()

@@ -275,7 +275,37 @@ def test_a_baseline_is_the_same_however_it_is_given(rule):
         assert torch.allclose(tl.deeplift(net, x, 1, baseline=b, rule=rule), wanted)
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("batch_size", [None, 1, 2])
+def test_from_several_baselines_it_is_the_mean_of_the_maps_from_each(rule, batch_size):
+    net, x, b = mlp(6, 9, 3).double().eval(), normal(3, 6), normal(3, 6, seed=1)
+    each = [tl.deeplift(net, x, 1, baseline=one[None], rule=rule) for one in b]
+    found = tl.deeplift(net, x, 1, baselines=b, rule=rule, batch_size=batch_size)
+    assert torch.allclose(found, torch.stack(each).mean(0), atol=1e-12)
+    rise = (net(x).detach() - net(b).detach().mean(0))[:, 1]
+    assert torch.allclose(found.sum(1), rise, atol=1e-12)
+    alone = tl.deeplift(net, x, 1, baselines=b[:1], rule=rule)
+    assert torch.equal(alone, tl.deeplift(net, x, 1, baseline=b[:1], rule=rule))
+
+
+def test_smoothed_each_noisy_copy_is_compared_with_all_baselines_however_many():
+    net, x = mlp(6, 9, 3).double().eval(), normal(3, 6)
+    for b in (normal(3, 6, seed=1), normal(2, 6, seed=1)):  # as many as pictures, and fewer
+        options = dict(sigma=0.3, samples=4, method=tl.deeplift)
+        each = [tl.smoothgrad(net, x, 1, baseline=one[None].expand(3, 6), **options) for one in b]
+        found = tl.smoothgrad(net, x, 1, baselines=b, **options)
+        assert torch.allclose(found, torch.stack(each).mean(0), atol=1e-12)
+
+
 # --- captum ---
+
+
+@pytest.mark.filterwarnings("ignore:.*hooks:UserWarning", "ignore:Setting forward")
+def test_captum_agrees_on_several_baselines():
+    net, target = mlp(6, 9, 7, 3).double().eval(), torch.tensor([0, 2, 1, 1])
+    x, b = normal(4, 6), normal(5, 6, seed=1)
+    theirs = peer.DeepLiftShap(net).attribute(x, b, target=target)
+    assert differs_by(tl.deeplift(net, x, target, baselines=b), theirs) < 1e-9
 
 
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
@@ -313,6 +343,9 @@ BAD = {
     "baseline NaN": ("baseline", dict(baseline=float("nan"))),
     "baseline a word": ("baseline", dict(baseline="black")),
     "baseline None": ("baseline", dict(baseline=None)),
+    "baseline beside baselines": ("baseline", dict(baseline=1.0, baselines=torch.zeros(2, 6))),
+    "baselines of another shape": ("baselines", dict(baselines=torch.zeros(2, 5))),
+    "baselines a number": ("baselines", dict(baselines=3)),
     "rule unknown": ("rule", dict(rule="rescal")),
     "rule None": ("rule", dict(rule=None)),
     "rule of a name that is not there": ("rule", dict(rule={"7": "rescale"})),

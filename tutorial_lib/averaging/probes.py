@@ -65,7 +65,13 @@ def point_times_input(x: Tensor, *, seed: int = 0) -> Probes:
     return Probes(1, lambda: iter([Block(x[None], x)]))
 
 
-def pair(x: Tensor, *, baseline: float | Tensor = 0.0, seed: int = 0) -> Probes:
+def pair(
+    x: Tensor,
+    *,
+    baseline: float | Tensor = 0.0,
+    baselines: Tensor | None = None,
+    seed: int = 0,
+) -> Probes:
     """Look at x and a baseline b together, and weigh by x - b: DeepLIFT.
 
     The points are pairs, for a changed backward rule that compares the two.
@@ -73,11 +79,12 @@ def pair(x: Tensor, *, baseline: float | Tensor = 0.0, seed: int = 0) -> Probes:
     Args:
         x: (B, ...) pictures.
         baseline: b, a number or a tensor broadcastable to x.
+        baselines: (K, ...), K points that each picture is compared with, in place of `baseline`.
         seed: It changes nothing, as no noise is drawn; every probe function takes it.
 
     Returns:
-        `Probes` with 1 probe for each picture, whose point is the pair (x, b): its points have the
-        shape (1, B, 2, ...).
+        `Probes` with 1 probe, or K, for each picture, whose point is the pair (x, b): its points
+        have the shape (1, B, 2, ...).
 
     Raises:
         TypeError: An argument has the wrong type; the message begins with its name.
@@ -89,9 +96,17 @@ def pair(x: Tensor, *, baseline: float | Tensor = 0.0, seed: int = 0) -> Probes:
                   [0., 0.]]]])
     """
     checks.seed(seed)
-    start = checks.broadcastable("baseline", baseline, x).expand_as(x)
-    both = torch.stack([x, start], 1)  # (B, 2, ...)
-    return Probes(1, lambda: iter([Block(both[None], x - start)]))
+    starts = [checks.broadcastable("baseline", baseline, x)]
+    if baselines is not None:
+        checks.left_out("baseline", baseline, 0.0, "baselines")
+        starts = list(checks.baselines(baselines, x)[:, None])  # K times (1, ...)
+
+    def make() -> Iterator[Block]:
+        for start in starts:
+            both = torch.stack([x, start.expand_as(x)], 1)  # (B, 2, ...)
+            yield Block(both[None], x - start, 1 / len(starts))
+
+    return Probes(len(starts), make)
 
 
 def path(
@@ -146,6 +161,143 @@ def path(
                 yield Block(points, difference, share, int(rows.stop == len(nodes)))
 
     return Probes(baselines * len(nodes), make)
+
+
+def weighted_path(
+    x: Tensor,
+    *,
+    weight: Callable[[float], float],
+    baseline: float | Tensor = 0.0,
+    steps: int = 50,
+    rule: str = "right",
+    seed: int = 0,
+) -> Probes:
+    """Look along the line b + a (x - b), and weigh by w(a) (x - b): path-weighted gradients.
+
+        A(x) = (x - b) * integral over a in [0, 1] of w(a) grad f(b + a (x - b))
+
+    Kamalov et al. (2025). With w = 1 it is Integrated Gradients. If w(a) is the probability that
+    a random t is at most a, it is the mean of Integrated Gradients from baselines b + t (x - b).
+
+    Args:
+        x: (B, ...) pictures.
+        weight: w, a function from a number of [0, 1] to a number.
+        baseline: b, in the units of x: a number or a tensor broadcastable to x.
+        steps: Number of nodes a; the rule "trapezoid" has one more.
+        rule: Nodes and weights of the sum, as in `path`.
+        seed: It changes nothing, as no noise is drawn; every probe function takes it.
+
+    Returns:
+        `Probes` with a probe for each node.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit; the message begins with the argument's name.
+
+    Example:
+        The later half of the path alone, of the square from 0 to 2:
+
+        >>> from functools import partial
+        >>> late = partial(tl.probes.weighted_path, weight=lambda a: a >= 0.5, rule="midpoint")
+        >>> tl.engine.average(lambda z: z**2, torch.tensor([[2.0]]), 0, late)
+        tensor([[3.]])
+    """
+    plain = path(x, baseline=baseline, steps=steps, rule=rule, seed=seed)
+    values = torch.tensor(
+        [float(weight(a)) for a in quadrature(rule, steps)[0]], dtype=torch.float64
+    )
+    values = values.to(x.device, checks.accumulator(x.dtype)).view(-1, *[1] * x.ndim)
+
+    def make() -> Iterator[Block]:
+        start = 0
+        for block in plain:
+            stop = start + len(block.points)
+            weights = values[start:stop] * block.weights  # type: ignore[operator]  # path has them
+            yield block._replace(weights=weights)
+            start = stop
+
+    return Probes(plain.count, make)
+
+
+def random_paths(x: Tensor, *, baselines: Tensor, samples: int = 50, seed: int = 0) -> Probes:
+    """Look at random points of the lines from random baselines b to x: expected gradients.
+
+    Each probe draws one b of the K baselines and one a ~ U(0, 1); it looks at b + a (x - b) and
+    weighs by x - b.
+
+    Args:
+        x: (B, ...) pictures.
+        baselines: (K, ...), K points of the shape of a picture.
+        samples: Number of draws of a pair (b, a).
+        seed: Seed of the draws.
+
+    Returns:
+        `Probes` with a probe for each sample, which is a draw of its own.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit; the message begins with the argument's name.
+
+    Example:
+        >>> background = torch.zeros(5, 3, 16, 16)
+        >>> tl.probes.random_paths(x, baselines=background, samples=50).points().shape
+        torch.Size([50, 2, 3, 16, 16])
+    """
+    samples, seed = checks.count("samples", samples), checks.seed(seed)
+    baselines = checks.baselines(baselines, x)
+    two_numbers = x.new_empty(1, 2)  # the shape of what one sample draws
+    uniform = torch.cat([*noise_blocks(two_numbers, torch.rand, samples, seed)])  # (samples, 2)
+    chosen = (uniform[:, 0] * len(baselines)).long()
+    a = uniform[:, 1].view(-1, *[1] * x.ndim)
+
+    def make() -> Iterator[Block]:
+        for rows in slices(samples, x):
+            b = baselines[chosen[rows], None].to(a.dtype)  # (n, 1, ...)
+            points = (b + a[rows] * (x - b)).to(x.dtype)  # (n, B, ...)
+            yield Block(points, x - b, 1 / samples, len(points))
+
+    return Probes(samples, make)
+
+
+def segments(
+    x: Tensor, *, baseline: float | Tensor = 0.0, steps: int = 50, seed: int = 0
+) -> Probes:
+    """Look at both ends of each of `steps` equal parts of the line from b to x: IDGI.
+
+    The points are pairs, for a function that compares the two.
+
+    Args:
+        x: (B, ...) pictures.
+        baseline: b, in the units of x: a number or a tensor broadcastable to x.
+        steps: Number of parts.
+        seed: It changes nothing, as no noise is drawn; every probe function takes it.
+
+    Returns:
+        `Probes` with a probe for each part, whose point is the pair of its ends, first that nearer
+        to b. Its points have the shape (steps, B, 2, ...).
+
+    Raises:
+        TypeError: An argument has the wrong type; the message begins with its name.
+        ValueError: A value or a shape does not fit; the message begins with the argument's name.
+
+    Example:
+        >>> tl.probes.segments(torch.tensor([[3.0]]), steps=2).points().view(2, 2)
+        tensor([[0.0000, 1.5000],
+                [1.5000, 3.0000]])
+    """
+    checks.seed(seed)
+    steps = checks.count("steps", steps, most=1_000_000)
+    start = checks.broadcastable("baseline", baseline, x)
+    a = torch.arange(steps + 1, dtype=checks.accumulator(x.dtype), device=x.device) / steps
+    a = a.view(-1, *[1] * x.ndim)  # (steps + 1, 1, ...)
+
+    def make() -> Iterator[Block]:
+        for rows in slices(steps, x):
+            nodes = torch.lerp(start.to(a), x.to(a), a[rows.start : rows.stop + 1]).to(x.dtype)
+            points = torch.stack([nodes[:-1], nodes[1:]], 2)  # (K, B, 2, ...)
+            yield Block(points, None, 1 / steps, int(rows.stop == steps))
+
+    return Probes(steps, make)
 
 
 def gaussian(

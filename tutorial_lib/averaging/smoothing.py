@@ -22,6 +22,7 @@ from tutorial_lib.averaging.methods import (
     integrated_gradients,
     smooth_taylor,
 )
+from tutorial_lib.averaging.path_methods import expected_gradients
 
 
 def smoothgrad(
@@ -268,12 +269,34 @@ def fusiongrad(
     return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
 
+def mean_and_variance(
+    outer: Callable, keywords: dict, model: Callable, x: Tensor, target: int | Tensor, *,
+    sigma: float | Tensor, samples: int, method: Callable, seed: int, **options: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return mean and variance of a method's maps at the noisy copies that `smoothgrad` takes.
+
+    The squared standard error of the mean of n maps is their variance divided by n - 1. So both
+    come from one run.
+
+    outer: the function that smooths. keywords: those of the method. options: of `_smoothed`.
+    """
+    probe_function = partial(probes.gaussian, sigma=sigma, samples=samples, seed=seed)
+    inner = _how_to_smooth(method, keywords, outer)
+    if checks.count("samples", samples) == 1:
+        mean = _smoothed(model, x, target, probe_function, inner, **options)
+        return mean, torch.zeros_like(mean)
+    options |= dict(standard_error=True)
+    mean, error = _smoothed(model, x, target, probe_function, inner, **options)
+    return mean, (samples - 1) * error.square()
+
+
 # Where each method looks. To smooth a method means to look at its probes around each noisy x, so
 # smoothing can be smoothed in turn.
 PROBES: dict[Callable[..., Tensor], Callable[..., probes.Probes]] = {
     gradient: probes.point,
     gradient_x_input: probes.point_times_input,
     integrated_gradients: probes.path,
+    expected_gradients: probes.random_paths,
     smooth_taylor: probes.taylor_roots,
     smoothgrad: probes.gaussian,
     adaptgrad: probes.adaptive_gaussian,
@@ -297,15 +320,15 @@ class _Inner(NamedTuple):
 
 def _smoothed(
     model: Callable, x: Tensor, target: int | Tensor, probe_function: Callable, inner: _Inner,
-    batch_size: int | None, progress: bool,
-) -> Tensor:  # fmt: skip
+    batch_size: int | None, progress: bool, standard_error: bool = False,
+) -> Any:  # fmt: skip
     """Average the inner method over the noisy copies that the probe function makes."""
     per_picture = {n: v for n, v in inner.keywords.items() if _has_row_per_picture(n, v, x)}
     shared = {name: v for name, v in inner.keywords.items() if name not in per_picture}
     gradient_of = partial(inner.gradient_of, **shared) if shared else inner.gradient_of
     smoothed_probes = partial(probe_function, inner=inner.probes)
     options: dict[str, Any] = dict(gradient_of=gradient_of, per_picture=per_picture)
-    options |= dict(batch_size=batch_size, progress=progress)
+    options |= dict(batch_size=batch_size, progress=progress, standard_error=standard_error)
     return average(model, x, target, smoothed_probes, **options)
 
 
@@ -315,6 +338,8 @@ def _has_row_per_picture(name: str, value: object, x: Tensor) -> bool:
     A vector of as many numbers as there are pictures may be meant either way, so it is refused.
     """
     if not isinstance(value, Tensor) or not isinstance(x, Tensor) or value.ndim == 0:
+        return False
+    if name == "baselines":  # of which every picture gets all, as many as there may be
         return False
     matches = len(value) == len(x) > 1
     if matches and value.ndim == 1:

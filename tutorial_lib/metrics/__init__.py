@@ -15,7 +15,12 @@ from tutorial_lib.metrics.localisation import (
     share_in_cell,
     tile,
 )
-from tutorial_lib.metrics.perturbation import aupc, perturbation_curve, salient_regions
+from tutorial_lib.metrics.perturbation import (
+    aupc,
+    perturbation_curve,
+    salient_regions,
+    symmetric_relevance_gain,
+)
 from tutorial_lib.metrics.sparseness import gini
 from tutorial_lib.metrics.total_variation import (
     autvc,
@@ -27,5 +32,6 @@ __all__ = [  # written out, so that type checkers can read it
     "Information", "aupc", "autvc", "average_total_variation", "axiom_gaps", "class_difference",
     "completeness_gap", "consistency", "correlation", "gini", "grid_pointing_game",
     "information_curve", "invariance", "multiscale_total_variation", "perturbation_curve",
-    "randomisation", "rank_correlation", "salient_regions", "share_in_cell", "tile",
+    "randomisation", "rank_correlation", "salient_regions", "share_in_cell",
+    "symmetric_relevance_gain", "tile",
 ]  # fmt: skip
