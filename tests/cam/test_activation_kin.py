@@ -1,5 +1,6 @@
 """Grad-CAM++, LayerCAM and Score-CAM: by hand, by slow loops, beside pytorch-grad-cam; errors."""
 
+import math
 from contextlib import nullcontext, redirect_stderr
 from copy import deepcopy
 from functools import partial
@@ -62,7 +63,7 @@ def test_plus_plus_weighs_by_its_second_and_third_derivatives_of_the_exponential
     net, x = convnet(), X[:1]
     front, behind = net[:5], net[5:]
     a = front(x.clone()).detach()
-    score = behind(a.clone())[0, 2]
+    score = float(behind(a.clone())[0, 2].detach())
     wanted = torch.zeros_like(a[0, 0])
     for channel in range(8):
         w = 0.0
@@ -76,7 +77,7 @@ def test_plus_plus_weighs_by_its_second_and_third_derivatives_of_the_exponential
                 derivatives.append(float(y.detach()))
             one, two, three = derivatives
             if one > 0:
-                w += two / (2 * two + float(a[0, channel].sum()) * three) * one / float(score.exp())
+                w += two / (2 * two + float(a[0, channel].sum()) * three) * one / math.exp(score)
         wanted += w * a[0, channel]
     found = tl.grad_cam_plus_plus(net, x, 2, layer="4", upsample=None)
     assert close(found[0], wanted)
