@@ -341,6 +341,7 @@ METHODS = {  # with the keywords that make each quick
     "expected_gradients": dict(baselines="x", samples=2),
     "fusiongrad": dict(FEW, weight_samples=2),
     "grad_cam": dict(layer="network.blocks.6"),
+    "grad_cam_plus_plus": dict(layer="network.bn2"),
     "gradient": {},
     "gradient_x_input": {},
     "guided_backprop": {},
@@ -348,15 +349,19 @@ METHODS = {  # with the keywords that make each quick
     "guided_integrated_gradients": dict(steps=2),
     "idgi": dict(steps=2),
     "integrated_gradients": dict(baseline=0.0, steps=2),
+    "layer_cam": dict(layer="network.bn2"),
     "libragrad": {},
     "lrp": {},
     "noisegrad": dict(weight_samples=2),
+    "occlusion": dict(window=32),
     "reliability": FEW,
     "sample_until": dict(FEW, reliability=0.1),
+    "score_cam": dict(layer="network.blocks.1"),
     "smooth_taylor": dict(sigma=0.1, roots=2),
     "smoothgrad": FEW,
     "smoothgrad_squared": FEW,
     "vargrad": FEW,
+    "xrai": dict(steps=2),
 }
 EVERY_METHOD = """
     import json, sys, types

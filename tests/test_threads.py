@@ -35,6 +35,8 @@ CALLS = {
     "noisegrad": lambda net: tl.noisegrad(net, X, 0, weight_samples=3),
     "fusiongrad": lambda net: tl.fusiongrad(net, X, 0, sigma=0.1, samples=2, weight_samples=2),
     "grad_cam": lambda net: tl.grad_cam(net, X, 0, layer=net[2]),
+    "score_cam": lambda net: tl.score_cam(net, X, 0, layer=net[2]),
+    "occlusion": lambda net: tl.occlusion(net, X, 0, window=6),
     "smoothgrad": lambda net: tl.smoothgrad(net, X, 0, sigma=0.1, samples=5),
     "own backward pass": own_backward_pass,
 }

@@ -30,7 +30,10 @@ from tutorial_lib.averaging.smoothing import adaptgrad, fusiongrad, noisegrad, s
 from tutorial_lib.averaging.squared_smoothing import smoothgrad_squared, vargrad
 from tutorial_lib.cam import layer_outputs as layers
 from tutorial_lib.cam import receptive_field as receptive
+from tutorial_lib.cam.activation_kin import grad_cam_plus_plus, layer_cam, score_cam
 from tutorial_lib.cam.class_activation import grad_cam, guided_grad_cam
+from tutorial_lib.cam.covered_windows import occlusion
+from tutorial_lib.cam.region_growing import xrai
 from tutorial_lib.checks import skip_model_check
 from tutorial_lib.fast.gradient_graph import export_gradient
 from tutorial_lib.fast.precision_modes import precision
@@ -62,14 +65,15 @@ _LATER = {
 __all__ = [  # written out, so that type checkers can read it
     "Adapter", "AdaptiveNoise", "Sampled", "adaptgrad", "adaptive_noise", "adaptive_sigma", "cam",
     "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine",
-    "expected_gradients", "export_gradient", "figures", "fusiongrad", "grad_cam", "gradient",
-    "gradient_x_input", "guided_backprop", "guided_grad_cam", "guided_integrated_gradients",
-    "heatmap", "idgi", "inherent_noise", "integrated_gradients", "layers", "level_from_sigma",
-    "libragrad", "list_images", "list_models", "load_image", "load_mnist", "load_model", "lrp",
-    "metrics", "mnist", "models", "noise", "noisegrad", "plots", "precision", "prepare", "probes",
-    "receptive", "reliability", "saliency_map", "sample_until", "scores", "sigma_from_level",
-    "skip_model_check", "smooth_taylor", "smoothgrad", "smoothgrad_squared", "toy", "truth",
-    "vargrad", "widgets",
+    "expected_gradients", "export_gradient", "figures", "fusiongrad", "grad_cam",
+    "grad_cam_plus_plus", "gradient", "gradient_x_input", "guided_backprop", "guided_grad_cam",
+    "guided_integrated_gradients", "heatmap", "idgi", "inherent_noise", "integrated_gradients",
+    "layer_cam", "layers", "level_from_sigma", "libragrad", "list_images", "list_models",
+    "load_image", "load_mnist", "load_model", "lrp", "metrics", "mnist", "models", "noise",
+    "noisegrad", "occlusion", "plots", "precision", "prepare", "probes", "receptive", "reliability",
+    "saliency_map", "sample_until", "score_cam", "scores", "sigma_from_level", "skip_model_check",
+    "smooth_taylor", "smoothgrad", "smoothgrad_squared", "toy", "truth", "vargrad", "widgets",
+    "xrai",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ FUNCTIONS = {
     "deeplift": lambda m, x: tl.deeplift(m, x, 1),
     "lrp": lambda m, x: tl.lrp(m, x, 1),
     "guided_backprop": lambda m, x: tl.guided_backprop(m, x, 1),
+    "occlusion": lambda m, x: tl.occlusion(m, x, 1, window=2),
     "completeness_gap": lambda m, x: tl.metrics.completeness_gap(m, x, 1, torch.zeros_like(x)),
 }
 

@@ -6,7 +6,8 @@ are laid out as such a map.
 """
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,35 +96,15 @@ def grad_cam(
         Of a vision transformer of timm: `tl.grad_cam(vit, x, 285, layer="blocks.11.norm1",
         grid=(14, 14), extra_tokens=1)`.
     """
-    checks.model(model)
-    x, target = layer_outputs.pictures(x), checks.target(target, x)
-    checks.seed(seed)
-    if upsample is not None:
-        checks.choice("upsample", upsample, UPSAMPLE)
-    if channels is not None:
-        checks.choice("channels", channels, CHANNELS)
-    places = _token_places(grid, extra_tokens, upsample, channels)
-    passes, module = Passes(batch_size, x), layer_outputs.found(model, layer, x)
-    call, maps = partial(_cells, model, module, channels, places), []
-    bar = tqdm(total=len(x), unit="gradient", disable=not progress)
-    with bar, precision_for(x.device):
-        with torch.no_grad():
-            findings = checks.examine(model, x)
-        passes.rows = len(x) if findings.fixed_rows else passes.rows
-        for rows in passes.slices(len(x)):
-            maps.append(passes.run(call, x[rows], target[rows]))
-            bar.update(rows.stop - rows.start)
-    cells = torch.cat(maps)  # (B, h, w)
-    checks.result(cells)
-    with torch.no_grad():
-        checks.warn_if_saturated(findings, cells, model, x, target)
-    cells = cells.relu()
-    if upsample == "bilinear":
-        cells = F.interpolate(cells[:, None], x.shape[2:], mode="bilinear")[:, 0]  # (B, H, W)
-    elif upsample:
-        centres = receptive_field.centres(model, x, module)
-        cells = receptive_field.placed(cells, centres, x.shape[2:])  # (B, H, W)
-    return cells.to(x)
+    options = dict(layer=layer, upsample=upsample, channels=channels, grid=grid)
+    options |= dict(extra_tokens=extra_tokens, batch_size=batch_size, seed=seed, progress=progress)
+    return activation_map(model, x, target, _mean_gradient, **options)
+
+
+def _mean_gradient(activation: Tensor, gradient: Tensor) -> Tensor:
+    """The sum of Eq. 2, before it is cut at 0: (N, h, w)."""
+    alpha = gradient.mean((2, 3), keepdim=True)  # (N, K, 1, 1)
+    return (alpha * activation).sum(1)
 
 
 def guided_grad_cam(
@@ -179,6 +160,113 @@ def guided_grad_cam(
     return guided_backprop(model, x, target, **options) * cam[:, None]
 
 
+def activation_map(
+    model: Callable,
+    x: Tensor,
+    target: int | Tensor,
+    combine: Callable[[Tensor, Tensor], Tensor],
+    *,
+    layer: nn.Module | str,
+    upsample: str | None,
+    batch_size: int | None,
+    progress: bool,
+    **options: Any,
+) -> Tensor:
+    """Make a map of what a layer returns and of its gradient: what Grad-CAM and its kin share.
+
+    combine: function of the layer's output A and of the gradient at it, both (N, K, h, w), that
+    returns (N, h, w), which is then cut at 0. The rest is as in `grad_cam`.
+    """
+    x, target, tap = checked(model, x, target, layer, upsample=upsample, **options)
+    passes, maps = Passes(batch_size, x), []
+
+    def one_pass(points: Tensor, target: Tensor) -> Tensor:
+        return combine(*_with_gradient(model, tap, points, target))
+
+    bar = tqdm(total=len(x), unit="gradient", disable=not progress)
+    with bar, precision_for(x.device):
+        with torch.no_grad():
+            findings = checks.examine(model, x)
+        passes.rows = len(x) if findings.fixed_rows else passes.rows
+        for rows in passes.slices(len(x)):
+            maps.append(passes.run(one_pass, x[rows], target[rows]))
+            bar.update(rows.stop - rows.start)
+    cells = torch.cat(maps)  # (B, h, w)
+    checks.result(cells)
+    with torch.no_grad():
+        checks.warn_if_saturated(findings, cells, model, x, target)
+    return drawing(upsample, model, x, tap.module)(cells.relu()).to(x)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a map is read: a layer and how its output is laid out.
+
+    module: the layer. channels: "first", "last", or None where its shape tells. places: ((h, w),
+    extra tokens) of a layer of tokens, else None.
+    """
+
+    module: nn.Module
+    channels: str | None
+    places: tuple[tuple[int, int], int] | None
+
+    def run(self, model: Callable, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores of a pass and the layer's output, where a new graph begins."""
+        dimensions = 3 if self.places else 4
+        tap = layer_outputs.tapped(self.module, _new_leaf, dimensions)
+        with tap as outputs:
+            scores = model(points.clone())
+        return scores, layer_outputs.one_map(outputs, model, self.module, points, dimensions)
+
+    def laid_out(self, values: list[Tensor], model: Callable, points: Tensor) -> list[Tensor]:
+        """Return the layer's output, and what has its shape, as (N, K, h, w), to sum with."""
+        values = [v.detach().to(checks.accumulator(v.dtype)) for v in values]
+        if self.places:
+            return [layer_outputs.token_cells(v, *self.places) for v in values]
+        order = self.channels or layer_outputs.channels(values[0], model, self.module, points)
+        return [v.movedim(3, 1) for v in values] if order == "last" else values
+
+
+def checked(
+    model: Callable,
+    x: Tensor,
+    target: int | Tensor,
+    layer: nn.Module | str,
+    *,
+    upsample: str | None,
+    channels: str | None,
+    grid: tuple[int, int] | None,
+    extra_tokens: int,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tap]:
+    """Check the arguments that all maps of a layer have; return (x, target, tap)."""
+    checks.model(model)
+    x, target = layer_outputs.pictures(x), checks.target(target, x)
+    checks.seed(seed)
+    if upsample is not None:
+        checks.choice("upsample", upsample, UPSAMPLE)
+    if channels is not None:
+        checks.choice("channels", channels, CHANNELS)
+    places = _token_places(grid, extra_tokens, upsample, channels)
+    return x, target, Tap(layer_outputs.found(model, layer, x), channels, places)
+
+
+def drawing(
+    upsample: str | None, model: Callable, x: Tensor, module: nn.Module
+) -> Callable[[Tensor], Tensor]:
+    """Return the function from the cells of a layer, (N, h, w), to maps (N, H, W) of the pictures.
+
+    With upsample=None it leaves the cells as they are.
+    """
+    size = x.shape[2:]
+    if upsample == "receptive_field":
+        places = receptive_field.centres(model, x, module)
+        return lambda cells: receptive_field.placed(cells, places, size)
+    if upsample == "bilinear":
+        return lambda cells: F.interpolate(cells[:, None], size, mode="bilinear")[:, 0]
+    return lambda cells: cells
+
+
 def _token_places(
     grid: object, extra_tokens: int, upsample: str | None, channels: str | None
 ) -> tuple[tuple[int, int], int] | None:
@@ -198,35 +286,18 @@ def _token_places(
     return (height, width), extra
 
 
-def _cells(
-    model: Callable,
-    module: nn.Module,
-    channels: str | None,
-    places: tuple[tuple[int, int], int] | None,
-    points: Tensor,
-    target: Tensor,
-) -> Tensor:
-    """The sum of Eq. 2 for the pictures of one pass, before it is cut at 0: (N, h, w)."""
-    dimensions = 3 if places else 4
-    tap = layer_outputs.tapped(module, _new_leaf, dimensions)
-    with torch.inference_mode(False), torch.enable_grad(), tap as outputs:
-        scores = checks.scores(model(points.clone()), points, target)
-        activation = layer_outputs.one_map(outputs, model, module, points, dimensions)
+def _with_gradient(model: Callable, tap: Tap, points: Tensor, target: Tensor) -> list[Tensor]:
+    """Return what the layer returns at the points, and the gradient there: (N, K, h, w) each."""
+    with torch.inference_mode(False), torch.enable_grad():
+        scores, activation = tap.run(model, points)
+        scores = checks.scores(scores, points, target)
         gradient = gradient_at(activation, scores, target.clone())  # none of inference mode
     if gradient is None:
-        raise layer_outputs.unused(model, module)
-    dtype = checks.accumulator(activation.dtype)
-    activation, gradient = activation.detach().to(dtype), gradient.to(dtype)
-    if places:
-        activation, gradient = (
-            layer_outputs.token_cells(v, *places) for v in (activation, gradient)
-        )
-        if not bool(gradient.any()):
-            raise layer_outputs.unused_patches(model, module)
-    elif (channels or layer_outputs.channels(activation, model, module, points)) == "last":
-        activation, gradient = activation.movedim(3, 1), gradient.movedim(3, 1)  # (N, K, h, w)
-    alpha = gradient.mean((2, 3), keepdim=True)  # (N, K, 1, 1)
-    return (alpha * activation).sum(1)
+        raise layer_outputs.unused(model, tap.module)
+    activation, gradient = tap.laid_out([activation, gradient], model, points)
+    if tap.places and not bool(gradient.any()):
+        raise layer_outputs.unused_patches(model, tap.module)
+    return [activation, gradient]
 
 
 def _new_leaf(output: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ def precision(name: str) -> Iterator[None]:
     The precision applies to the network's matrix products and convolutions. Weights, noise and sums
     of gradients stay in the dtypes that they have; float64 networks are left alone, and so is an
     autocast of your own. DeepLIFT, LRP and guided backpropagation, whose rules compare numbers with
-    0 and with one another, and methods of your own that are smoothed, run in float32. The choice
-    belongs to the thread; a new thread starts with float32.
+    0 and with one another, occlusion, which subtracts scores that may be near one another, and
+    methods of your own that are smoothed, run in float32. The choice belongs to the thread; a new
+    thread starts with float32.
 
     Args:
         name: One of three precisions. "float32" computes with all 24 bits; it is the default, on a
