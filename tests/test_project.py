@@ -330,6 +330,7 @@ METHODS = {  # with the keywords that make each quick
     "adaptgrad": dict(samples=2, bounds="bounds"),
     "adaptive_noise": dict(objective="autvc", roots=2, max_iterations=1),
     "deconvnet": {},
+    "deep_taylor": {},
     "deeplift": dict(baseline=0.0),
     "fusiongrad": dict(FEW, weight_samples=2),
     "grad_cam": dict(layer="network.blocks.6"),
@@ -341,9 +342,12 @@ METHODS = {  # with the keywords that make each quick
     "libragrad": {},
     "lrp": {},
     "noisegrad": dict(weight_samples=2),
+    "pattern_attribution": dict(patterns="patterns"),
+    "pattern_net": dict(patterns="patterns"),
     "reliability": FEW,
     "sample_until": dict(FEW, reliability=0.1),
     "smooth_taylor": dict(sigma=0.1, roots=2),
+    "smoothdiff": FEW,
     "smoothgrad": FEW,
 }
 EVERY_METHOD = """
@@ -365,6 +369,9 @@ EVERY_METHOD = """
     for name, keywords in json.loads(sys.argv[2]).items():
         if "bounds" in keywords:
             keywords["bounds"] = model.bounds
+        if "patterns" in keywords:
+            fitted = tl.fit_patterns(model, x)
+            keywords["patterns"] = {name: 0 * p for name, p in fitted.items()}
         try:
             getattr(tl, name)(model, x, 285, **keywords)
         except Exception as error:
