@@ -337,6 +337,7 @@ METHODS = {  # with the keywords that make each quick
     "adaptgrad": dict(samples=2, bounds="bounds"),
     "adaptive_noise": dict(objective="autvc", roots=2, max_iterations=1),
     "deconvnet": {},
+    "deep_taylor": {},
     "deeplift": dict(baseline=0.0),
     "expected_gradients": dict(baselines="x", samples=2),
     "fusiongrad": dict(FEW, weight_samples=2),
@@ -354,10 +355,13 @@ METHODS = {  # with the keywords that make each quick
     "lrp": {},
     "noisegrad": dict(weight_samples=2),
     "occlusion": dict(window=32),
+    "pattern_attribution": dict(patterns="patterns"),
+    "pattern_net": dict(patterns="patterns"),
     "reliability": FEW,
     "sample_until": dict(FEW, reliability=0.1),
     "score_cam": dict(layer="network.blocks.1"),
     "smooth_taylor": dict(sigma=0.1, roots=2),
+    "smoothdiff": FEW,
     "smoothgrad": FEW,
     "smoothgrad_squared": FEW,
     "vargrad": FEW,
@@ -384,6 +388,9 @@ EVERY_METHOD = """
             keywords["bounds"] = model.bounds
         if "baselines" in keywords:
             keywords["baselines"] = x
+        if "patterns" in keywords:
+            fitted = tl.fit_patterns(model, x)
+            keywords["patterns"] = {name: 0 * p for name, p in fitted.items()}
         try:
             getattr(tl, name)(model, x, 285, **keywords)
         except Exception as error:

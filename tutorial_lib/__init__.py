@@ -51,9 +51,11 @@ from tutorial_lib.networks.digits import load_mnist
 from tutorial_lib.networks.pretrained import list_models, load_model
 from tutorial_lib.pictures import list_images, load_image
 from tutorial_lib.rules.deeplift_contributions import deeplift, deeplift_trace
+from tutorial_lib.rules.learnt_patterns import fit_patterns, pattern_attribution, pattern_net
 from tutorial_lib.rules.pruned_gradients import libragrad
 from tutorial_lib.rules.rectifiers import deconvnet, guided_backprop
-from tutorial_lib.rules.relevance_propagation import lrp
+from tutorial_lib.rules.relevance_propagation import deep_taylor, lrp
+from tutorial_lib.rules.smoothed_derivatives import smoothdiff
 
 # They bring matplotlib and ipywidgets, so they are imported where they are first used.
 _LATER = {
@@ -64,16 +66,16 @@ _LATER = {
 
 __all__ = [  # written out, so that type checkers can read it
     "Adapter", "AdaptiveNoise", "Sampled", "adaptgrad", "adaptive_noise", "adaptive_sigma", "cam",
-    "correlation", "data", "deconvnet", "deeplift", "deeplift_trace", "engine",
-    "expected_gradients", "export_gradient", "figures", "fusiongrad", "grad_cam",
+    "correlation", "data", "deconvnet", "deep_taylor", "deeplift", "deeplift_trace", "engine",
+    "expected_gradients", "export_gradient", "figures", "fit_patterns", "fusiongrad", "grad_cam",
     "grad_cam_plus_plus", "gradient", "gradient_x_input", "guided_backprop", "guided_grad_cam",
     "guided_integrated_gradients", "heatmap", "idgi", "inherent_noise", "integrated_gradients",
     "layer_cam", "layers", "level_from_sigma", "libragrad", "list_images", "list_models",
     "load_image", "load_mnist", "load_model", "lrp", "metrics", "mnist", "models", "noise",
-    "noisegrad", "occlusion", "plots", "precision", "prepare", "probes", "receptive", "reliability",
-    "saliency_map", "sample_until", "score_cam", "scores", "sigma_from_level", "skip_model_check",
-    "smooth_taylor", "smoothgrad", "smoothgrad_squared", "toy", "truth", "vargrad", "widgets",
-    "xrai",
+    "noisegrad", "occlusion", "pattern_attribution", "pattern_net", "plots", "precision", "prepare",
+    "probes", "receptive", "reliability", "saliency_map", "sample_until", "score_cam", "scores",
+    "sigma_from_level", "skip_model_check", "smooth_taylor", "smoothdiff", "smoothgrad",
+    "smoothgrad_squared", "toy", "truth", "vargrad", "widgets", "xrai",
 ]  # fmt: skip
 
 

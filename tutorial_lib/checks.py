@@ -98,32 +98,32 @@ def copied(value: nn.Module, purpose: str) -> nn.Module:
         ) from error
 
 
-def pictures(x: Tensor) -> Tensor:
+def pictures(x: Tensor, name: str = "x") -> Tensor:
     """Check a batch (B, ...) of finite floating-point numbers and return it detached."""
     if not isinstance(x, Tensor):
         hint = ""
         if isinstance(x, tuple | list | Mapping):
             hint = "; for a model of several inputs write net = tl.scores(model, inputs=x), then "
             hint += "net.explain(tl.gradient, target), or another method, which gives a map of each"
-        raise TypeError(f"x: expected a torch.Tensor (B, ...), got {_kind(x)}{hint}")
+        raise TypeError(f"{name}: expected a torch.Tensor (B, ...), got {_kind(x)}{hint}")
     if not x.dtype.is_floating_point:
         raise TypeError(
-            f"x: expected a floating-point tensor, got dtype {x.dtype}; try x.float(), or for "
+            f"{name}: expected a floating-point tensor, got dtype {x.dtype}; try x.float(), or for "
             "token ids net = tl.scores(model, inputs=x, embedding='name of the layer'), then net.x"
         )
-    _dense("x", x)
+    _dense(name, x)
     if x.dtype.itemsize < 2:
-        raise TypeError(f"x: expected a tensor of 16 bits or more, got {x.dtype}")
+        raise TypeError(f"{name}: expected a tensor of 16 bits or more, got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(
-            f"x: expected a batch (B, ...) with at least 2 dimensions, got shape {tuple(x.shape)}; "
-            "x[None] makes a batch of one"
+            f"{name}: expected a batch (B, ...) with at least 2 dimensions, got shape "
+            f"{tuple(x.shape)}; x[None] makes a batch of one"
         )
     if x.numel() == 0:
-        raise ValueError(f"x: expected at least one number, got shape {tuple(x.shape)}")
+        raise ValueError(f"{name}: expected at least one number, got shape {tuple(x.shape)}")
     if not bool(x.isfinite().all()):
         bad = int((~x.isfinite()).sum())
-        raise ValueError(f"x: expected finite numbers, got {bad} that are NaN or infinite")
+        raise ValueError(f"{name}: expected finite numbers, got {bad} that are NaN or infinite")
     return x.detach()
 
 

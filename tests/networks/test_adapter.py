@@ -273,6 +273,8 @@ METHODS = {
     "noisegrad": (tl.noisegrad, dict(weight_samples=3)),
     "deeplift": (tl.deeplift, dict(baseline=(0.5, 0.0))),
     "lrp": (tl.lrp, dict(rule="composite", bounds=((-5.0, -9.0), (5.0, 9.0)))),
+    "deep_taylor": (tl.deep_taylor, dict(bounds=((-5.0, -9.0), (5.0, 9.0)))),
+    "smoothdiff": (tl.smoothdiff, dict(sigma=(0.3, 0.0), samples=4)),
     "guided_backprop": (tl.guided_backprop, {}),
     "smoothgrad of deeplift": (
         tl.smoothgrad,

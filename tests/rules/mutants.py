@@ -5,7 +5,14 @@ TESTS = {
     "rules/tape.py": ["rules/test_tape.py"],
     "rules/linear_steps.py": ["rules/test_tape.py"],
     "rules/rectifiers.py": ["rules/test_backward.py", "rules/test_rectifiers.py"],
-    "rules/lrp_rules.py": ["rules/test_backward.py", "rules/test_transformers.py"],
+    "rules/lrp_rules.py": [
+        "rules/test_backward.py",
+        "rules/test_transformers.py",
+        "rules/test_layer_rules.py",
+    ],
+    "rules/relevance_propagation.py": ["rules/test_layer_rules.py"],
+    "rules/smoothed_derivatives.py": ["rules/test_smoothdiff.py"],
+    "rules/learnt_patterns.py": ["rules/test_patterns.py"],
     "rules/deeplift_multipliers.py": ["rules/test_deeplift.py"],
     "rules/secant_forms.py": ["rules/test_transformers.py", "rules/test_deeplift.py"],
     "rules/transformer_steps.py": ["rules/test_transformers.py"],
@@ -108,5 +115,55 @@ MUTANTS = {
         "rules/deeplift_multipliers.py",
         "mu - 1 / scores.shape[1]",
         "mu - 0 / scores.shape[1]",
+    ),
+    "w squared is w": (
+        "rules/lrp_rules.py",
+        'torch.ones_like if rule == "flat" else torch.square',
+        'torch.ones_like if rule == "flat" else torch.abs',
+    ),
+    "sums share out by all terms": (
+        "rules/lrp_rules.py",
+        "is_sum and self.positive_sums",
+        "is_sum and False",
+    ),
+    "the outermost module decides": (
+        "rules/relevance_propagation.py",
+        "for m in reversed(step.modules)",
+        "for m in step.modules",
+    ),
+    "deep Taylor with biases": (
+        "rules/relevance_propagation.py",
+        "dict(biases=False, positive",
+        "dict(biases=True, positive",
+    ),
+    "the slope at the input": (
+        "rules/smoothed_derivatives.py",
+        "there = record(network, points, target)",
+        "there = record(network, tape.values[0], target)",
+    ),
+    "the last of equal maxima": (
+        "rules/smoothed_derivatives.py",
+        "windows.argmax(-1, keepdim=True)",
+        "windows.shape[-1] - 1 - windows.flip(-1).argmax(-1, keepdim=True)",
+    ),
+    "max pooling without its padding": (
+        "rules/smoothed_derivatives.py",
+        'values[0], float("-inf"))',
+        "values[0], 9.0)",
+    ),
+    "every input passes": (
+        "rules/learnt_patterns.py",
+        "passes = (tape.values[layer.made] > 0).double()",
+        "passes = passes",
+    ),
+    "the mean of those that pass": (
+        "rules/learnt_patterns.py",
+        "return [y.numel() // units, total,",
+        "return [y.numel() // units, 0 * total,",
+    ),
+    "patterns alone in the attribution": (
+        "rules/learnt_patterns.py",
+        "new = pattern * weight if",
+        "new = pattern if",
     ),
 }

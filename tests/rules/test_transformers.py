@@ -292,7 +292,7 @@ def losses(model, x, biases=True):
     """Pairs (step, what it keeps of its relevance), the sum of the scores and that of the map."""
     target = torch.ones(len(x), dtype=torch.long)
     tape = record(model, x, target).logits().without_choices()
-    rules = Relevance(tape, "transformer", TINY, 1.0, 0.0, None, None, biases)
+    rules = Relevance(tape, lambda step, reads_input: "transformer", TINY, biases=biases)
     kept = []
 
     def rule(step, relevance):

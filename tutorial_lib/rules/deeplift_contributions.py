@@ -4,7 +4,6 @@ The mathematics of a step, which is one operation of the model, is in `deeplift_
 here are the public functions.
 """
 
-import difflib
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,6 +17,7 @@ from tutorial_lib.averaging.engine import average
 from tutorial_lib.fast.precision_modes import precision_for
 from tutorial_lib.rules.deeplift_multipliers import Explanation, Multipliers
 from tutorial_lib.rules.linear_steps import DENSE
+from tutorial_lib.rules.module_names import find_module
 
 RULES = ("rescale", "reveal_cancel", "genomics")
 
@@ -220,14 +220,10 @@ def _rules_by_module(model: Callable, rule: str | Mapping) -> dict[nn.Module | N
         return {None: rule}
     if not isinstance(model, nn.Module):
         raise TypeError("rule: a mapping from modules needs a model that is an nn.Module")
-    modules = dict(model.named_modules())
     rules = {}
     for key, value in rule.items():
         checks.choice("rule", value, RULES)
-        module = modules.get(key) if isinstance(key, str) else key
-        if not any(module is m for m in modules.values()):
-            close = difflib.get_close_matches(str(key), modules, n=5, cutoff=0) or [*modules][:5]
-            raise ValueError(f"rule: {key!r} is no module of the model; some are {close}")
+        module = find_module("rule", model, key)
         if rules.setdefault(module, value) != value:
             raise ValueError(f"rule: expected one rule a module, {key!r} has two")
     return rules

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tutorial_lib.rules.tape import Slot, Step, vjp
+from tutorial_lib.rules.tape import Slot, Step, Tape, vjp
 
 aten = torch.ops.aten
 # Each output is one input value, or a sum or mean of some: all coefficients are positive.
@@ -96,6 +96,31 @@ def linear_form(step: Step) -> LinearForm | None:
     if step.name in SELECTIONS | SUMS:
         return _selection_or_sum(step)
     return FORMS[step.name](step) if step.name in FORMS else None
+
+
+def layers(tape: Tape) -> dict[int, tuple[LinearForm, list[Step]]]:
+    """Return every layer's linear form, and the batch norms and constants that it has absorbed.
+
+    The key is the number of the value that the layer itself makes, a dense layer or a convolution.
+    """
+    readers: dict[int, list[Step]] = {}
+    for step in tape.steps:
+        for i in step.inputs:
+            readers.setdefault(i, []).append(step)
+    found, values = {}, tape.values
+    for step in tape.steps:
+        form, absorbed, last = linear_form(step), [], step.output
+        while form and form.has_weights and len(readers.get(last, [])) == 1:
+            (norm,) = readers[last]
+            absorbs = norm.name in BATCH_NORMS | {"add"}
+            both = absorb_norm(form, step, norm) if absorbs else None
+            if both is None or values[norm.output].shape != values[last].shape:
+                break
+            form, last = both, norm.output
+            absorbed.append(norm)
+        if form and form.has_weights:
+            found[step.output] = form, absorbed
+    return found
 
 
 def absorb_norm(form: LinearForm, step: Step, norm: Step) -> LinearForm | None:

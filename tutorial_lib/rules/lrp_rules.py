@@ -21,6 +21,8 @@ from tutorial_lib.rules import linear_steps, transformer_steps
 from tutorial_lib.rules.linear_steps import SOFTMAX, LinearForm
 from tutorial_lib.rules.tape import TRANSFORMER, Step, Tape, gradient, no_rule_error, vjp
 
+LAYER_RULES = ("epsilon", "alpha_beta", "gamma", "w_square", "flat", "z_box")
+
 
 @dataclass
 class Relevance:
@@ -28,28 +30,31 @@ class Relevance:
 
     Args:
         tape: The steps and values of one forward pass.
-        rule: "epsilon", "alpha_beta", "composite" or "transformer".
+        rule_of: Function of a step, and of whether it reads the input or what is made of it without
+            a layer, to the name of its rule: one of LAYER_RULES, or "transformer".
         epsilon: Number that keeps denominators from 0.
         alpha: Weight of the positive terms in "alpha_beta".
         beta: Weight of the negative terms there.
-        gamma: Extra weight of terms with the sign of z in "composite"; None for "alpha_beta".
-        input_bounds: (lower, upper) inputs for the z-box rule in "composite"; None for "flat".
+        gamma: Extra weight of terms with the sign of z in "gamma".
+        input_bounds: (lower, upper) inputs for "z_box".
         biases: Whether biases count in the denominators, and the constant of a softmax.
+        positive_sums: Whether sums and means share out by their positive terms alone.
     """
 
     tape: Tape
-    rule: str
+    rule_of: Callable[[Step, bool], str]
     epsilon: float
-    alpha: float
-    beta: float
-    gamma: float | None
-    input_bounds: tuple[Tensor, Tensor] | None
-    biases: bool
+    alpha: float = 1.0
+    beta: float = 0.0
+    gamma: float = 0.25
+    input_bounds: tuple[Tensor, Tensor] | None = None
+    biases: bool = True
+    positive_sums: bool = False
 
     def __post_init__(self):
         self.linear_forms = {s.output: linear_steps.linear_form(s) for s in self.tape.steps}
         self.input_side = self._find_input_side()
-        self.layers = self._find_layers()
+        self.layers = linear_steps.layers(self.tape)
         fixed = transformer_steps.RECIPROCALS | (set() if self.biases else SOFTMAX)
         self.fixed = transformer_steps.gates(self.tape, fixed)
         self.absorbed = {step.output for _, steps in self.layers.values() for step in steps}
@@ -67,31 +72,39 @@ class Relevance:
             return gradient(self.tape, step, relevance)
         if form is None:
             return self._transformer_rule(step, values, relevance)
-        if not form.has_weights:
-            return self._epsilon_rule(form, values, step.output, relevance)
-        return [self._layer_rule(step, values[0], relevance)]
+        if form.has_weights:
+            return [self._layer_rule(step, values[0], relevance)]
+        is_sum = step.name in linear_steps.SUMS or len(values) > 1
+        if is_sum and self.positive_sums:
+            return self._positive_sum_rule(form, values, relevance)
+        return self._epsilon_rule(form, values, step.output, relevance)
+
+    def has_choice(self, step: Step) -> bool:
+        """Return whether `rule_of` is asked at a step: at layers, products, softmax and norms."""
+        fixed = step.name in linear_steps.ACTIVATIONS or "max_pool" in step.name
+        form = self.linear_forms[step.output]
+        return form.has_weights if form else not fixed
 
     def _layer_rule(self, step: Step, a: Tensor, relevance: Tensor) -> Tensor:
-        """The relevance of the input a of a layer, by the rule for its kind and depth."""
+        """The relevance of the input a of a layer, by the layer's rule."""
         form, absorbed = self.layers[step.output]
-        composite, dense = self.rule == "composite", step.name != "convolution"
-        if composite and step.inputs[0] in self.input_side:
-            if self.input_bounds:
-                return self._box_rule(step, form, a, relevance)
-            return self._flat_rule(form, a, relevance)
-        if self.rule in ("epsilon", "transformer") or (composite and dense):
+        rule = self.rule_of(step, step.inputs[0] in self.input_side)
+        if rule == "z_box":
+            return self._box_rule(step, form, a, relevance)
+        if rule in ("flat", "w_square"):
+            change = torch.ones_like if rule == "flat" else torch.square
+            return self._weights_rule(form, a, relevance, change)
+        if rule in ("epsilon", "transformer"):
             return self._epsilon_rule(form, [a], [step, *absorbed][-1].output, relevance)[0]
-        b = self._bias(step, absorbed)
-        if composite and self.gamma is not None:
-            return self._gamma_rule(form, a, b, relevance)
-        return self._alpha_beta_rule(form, a, b, relevance)
+        by_terms = self._gamma_rule if rule == "gamma" else self._alpha_beta_rule
+        return by_terms(form, a, self._bias(step, absorbed), relevance)
 
     def _transformer_rule(self, step: Step, values: list, relevance: Tensor) -> list:
         """Share out at a softmax, a norm, a product or a quotient; an error at all other steps."""
         norm = transformer_steps.norm_of(step, values[0])
         product = transformer_steps.product_of(step)
         softmax = step.name in SOFTMAX
-        if self.rule != "transformer":
+        if self.rule_of(step, False) != "transformer":
             raise no_rule_error("LRP", step, TRANSFORMER if norm or product or softmax else "")
         if norm:
             form = norm.with_fixed_deviation(values[0])
@@ -130,30 +143,6 @@ class Relevance:
             shares = [v * q for v, q in zip(values, quotients, strict=True)]
         pairs = zip(fixed, shares, strict=True)
         return [None if one_is_fixed and is_fixed else r for is_fixed, r in pairs]
-
-    def _find_layers(self) -> dict[int, tuple[LinearForm, list[Step]]]:
-        """Every layer's linear form and the batch norms and constants that it has absorbed.
-
-        The key is the number of the value that the layer itself makes.
-        """
-        readers: dict[int, list[Step]] = {}
-        for step in self.tape.steps:
-            for i in step.inputs:
-                readers.setdefault(i, []).append(step)
-        layers, values = {}, self.tape.values
-        for step in self.tape.steps:
-            form, absorbed, last = self.linear_forms[step.output], [], step.output
-            while form and form.has_weights and len(readers.get(last, [])) == 1:
-                (norm,) = readers[last]
-                absorbs = norm.name in linear_steps.BATCH_NORMS | {"add"}
-                both = linear_steps.absorb_norm(form, step, norm) if absorbs else None
-                if both is None or values[norm.output].shape != values[last].shape:
-                    break
-                form, last = both, norm.output
-                absorbed.append(norm)
-            if form and form.has_weights:
-                layers[step.output] = form, absorbed
-        return layers
 
     def _bias(self, step: Step, absorbed: list[Step]) -> Tensor:
         """The output of a layer, with the steps that it has absorbed, at 0; 0 without biases."""
@@ -206,10 +195,20 @@ class Relevance:
         share = self._divide(relevance, sum(s * form.function(keep)(v) for s, v, keep in terms))
         return sum(s * v * form.transpose([v], share, keep)[0] for s, v, keep in terms)
 
-    def _flat_rule(self, form: LinearForm, a: Tensor, relevance: Tensor) -> Tensor:
-        """Share out equally among all inputs of a unit."""
-        count = form.function(torch.ones_like)(torch.ones_like(a))
-        return form.transpose([a], self._divide(relevance, count), torch.ones_like)[0]
+    def _weights_rule(
+        self, form: LinearForm, a: Tensor, relevance: Tensor, change: Callable
+    ) -> Tensor:
+        """Share out by the weights alone: by change(w), whatever the inputs are."""
+        total = form.function(change)(torch.ones_like(a))  # padding is 0, and gets no share
+        return form.transpose([a], self._divide(relevance, total), change)[0]
+
+    def _positive_sum_rule(self, form: LinearForm, values: list, relevance: Tensor) -> list:
+        """Share out at a sum or mean by its positive terms."""
+        signs = form.coefficients or [1] * len(values)
+        pairs = zip(signs, values, strict=True)
+        terms = [_of_sign(1 if sign > 0 else -1)(v) for sign, v in pairs]
+        quotients = form.transpose(terms, self._divide(relevance, form.function()(*terms)))
+        return [v * q for v, q in zip(terms, quotients, strict=True)]
 
     def _find_input_side(self) -> set[int]:
         """Numbers of the values that are made of the input without a dense layer or convolution."""

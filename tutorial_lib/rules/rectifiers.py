@@ -125,7 +125,7 @@ def _attribution(rule: Callable, model, x, target, batch_size, seed, progress) -
     def walk(network: Callable, points: Tensor, target: Tensor) -> Tensor:
         nonlocal rectifiers
         tape = record(network, points, target)
-        rectifiers += sum(map(_is_rectifier, tape.steps))
+        rectifiers += sum(map(is_rectifier, tape.steps))
         masks.extend(step.location for step in tape.steps if step.name == "where")
         refuse_flat_steps(tape, name)
         return walk_to_input(tape, partial(rule, tape), one_hot(target, tape.values[tape.output]))
@@ -174,15 +174,15 @@ def warn_of_own_backward(model: Callable, x: Tensor, name: str, stacklevel: int)
 
 def _guided_rule(tape: Tape, step: Step, grad_output: Tensor) -> list[Tensor]:
     """Return the gradient at each value that a step reads, of what is positive at a rectifier."""
-    return gradient(tape, step, grad_output.clamp(min=0) if _is_rectifier(step) else grad_output)
+    return gradient(tape, step, grad_output.clamp(min=0) if is_rectifier(step) else grad_output)
 
 
 def _deconvnet_rule(tape: Tape, step: Step, grad_output: Tensor) -> list[Tensor]:
     """Return the gradient at each value that a step reads; at a rectifier what is positive."""
-    return [grad_output.clamp(min=0)] if _is_rectifier(step) else gradient(tape, step, grad_output)
+    return [grad_output.clamp(min=0)] if is_rectifier(step) else gradient(tape, step, grad_output)
 
 
-def _is_rectifier(step: Step) -> bool:
+def is_rectifier(step: Step) -> bool:
     """Return whether a step is the operation max(0, z), or that with an upper limit."""
     if step.name in ("maximum", "fmax"):
         return len(step.inputs) == 1 and not step.constants()[0].any()

@@ -32,6 +32,15 @@ ADVICE = {
     "max": LARGEST,
     "rnn": "Write the layer step by step, from nn.Linear, sigmoid and tanh",
 }
+KNOWN = (
+    "dense layers, convolutions, norms, softmax and attention, products and quotients, sums, "
+    "pooling, reshaping, choosing by a mask, and activations applied entry by entry"
+)
+# Of methods whose papers know networks of layers and rectifiers only.
+PLAIN = (
+    "dense layers, convolutions, batch norm in eval mode, sums, pooling, reshaping, and "
+    "activations applied entry by entry"
+)
 TRANSFORMER = 'Write rule="transformer", which has rules for products, softmax and norms'
 
 
@@ -207,15 +216,15 @@ def one_hot(target: Tensor, scores: Tensor) -> Tensor:
     return nn.functional.one_hot(target.to(scores.device), scores.shape[1]).to(scores)
 
 
-def no_rule_error(method: str, step: Step, advice: str = "") -> NotImplementedError:
+def no_rule_error(
+    method: str, step: Step, advice: str = "", known: str = KNOWN
+) -> NotImplementedError:
     """Return the error for a step, one operation of the model, that a method has no rule for."""
     words = step.name.split("_")
     advice = advice or next((text for word, text in ADVICE.items() if word in words), "")
     return NotImplementedError(
         f"model: {method} has no rule for the operation {step.name} at {step.location}. "
-        f"{advice or 'tl.integrated_gradients needs none'}. There are rules for dense layers, "
-        "convolutions, norms, softmax and attention, products and quotients, sums, pooling, "
-        "reshaping, choosing by a mask, and activations applied entry by entry"
+        f"{advice or 'tl.integrated_gradients needs none'}. There are rules for {known}"
     )
 
 
