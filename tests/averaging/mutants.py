@@ -7,17 +7,20 @@ TESTS = {
         "averaging/test_methods.py",
         "averaging/test_smoothing.py",
         "averaging/test_model_check.py",
+        "averaging/test_sampling.py",
     ],
     "averaging/probes.py": [
         "averaging/test_engine.py",
         "averaging/test_methods.py",
         "averaging/test_path_methods.py",
         "averaging/test_smoothing.py",
+        "averaging/test_sampling.py",
     ],
     "averaging/path_methods.py": ["averaging/test_path_methods.py"],
     "averaging/smoothing.py": ["averaging/test_squared_smoothing.py"],
     "averaging/squared_smoothing.py": ["averaging/test_squared_smoothing.py"],
     "averaging/quadrature.py": ["averaging/test_engine.py", "averaging/test_methods.py"],
+    "averaging/seeded_noise.py": ["averaging/test_sampling.py"],
     "averaging/noise.py": [
         "averaging/test_noise.py",
         "averaging/test_smoothing.py",
@@ -109,7 +112,11 @@ MUTANTS = {
     "truncated on one side": ("averaging/noise.py", "1 - _upper_tail(upper - x, sigma)", "1.0"),
     "input not multiplied": ("averaging/probes.py", "Block(x[None], x)", "Block(x[None])"),
     "one share for all steps": ("averaging/probes.py", "shares[rows.start] if", "shares[0] if"),
-    "every block ends a path": ("averaging/probes.py", "int(rows.stop == len(nodes))", "1"),
+    "every block ends a path": (
+        "averaging/probes.py",
+        "rows.stop == len(nodes) and ends_draw",
+        "ends_draw",
+    ),
     "pictures of a row are counted wrong": ("averaging/engine.py", ") % count", ") // count"),
     "variance over n - 1": (
         "averaging/smoothing.py",
@@ -143,4 +150,17 @@ MUTANTS = {
     ),
     "all of them at once": ("averaging/path_methods.py", "int(fraction * ", "int(1 * "),
     "no bound behind the line": ("averaging/path_methods.py", "a.clamp(min=goal - max_dist)", "a"),
+    "the mirror of uniform noise is negative": (
+        "averaging/seeded_noise.py",
+        "else 1 - drawn",
+        "else -drawn",
+    ),
+    "mirrors after all draws": ("averaging/seeded_noise.py", "mirrored], 1)", "mirrored], 0)"),
+    "half a pair is a draw": ("averaging/probes.py", "draws=len(z) // per_draw", "draws=len(z)"),
+    "a path of a pair is a draw": ("averaging/probes.py", "len(nodes) and ends_draw", "len(nodes)"),
+    "neighbours of a draw are not added": (
+        "averaging/engine.py",
+        "(block.draws, -1)).sum(1)",
+        "(-1, block.draws)).sum(0)",
+    ),
 }

@@ -29,9 +29,9 @@ class Block(NamedTuple):
         shares: The part of the average that each probe has, a number or (K, 1, ...). All shares of
             all blocks sum to 1.
         draws: Number of independent draws that are complete after this block. It is K if every
-            probe is a draw of its own (SmoothGrad). If a draw spans several blocks (a path of
-            Integrated Gradients), it is 1 for the last block and 0 for the others. Only the
-            standard error needs it.
+            probe is a draw of its own (SmoothGrad), and K / 2 if two neighbours are one (antithetic
+            pairs). If a draw spans several blocks (a path of Integrated Gradients), it is 1 for the
+            last block and 0 for the others. Only the standard error needs it.
         network: Function from the model to the f_k whose gradient is taken, or None for the model
             itself.
 
@@ -315,8 +315,8 @@ class _RunningTotal:
             terms *= block.weights
         block_sum = terms.sum(0) if count > 1 else terms[0]  # (B, ...)
         self.sum += block_sum
-        if self.standard_error and block.draws == count > 1:
-            self._end_draws(terms)
+        if self.standard_error and block.draws > 1:
+            self._end_draws(terms.unflatten(0, (block.draws, -1)).sum(1))
         elif self.standard_error:
             self.draw_sum += block_sum
             if block.draws:

@@ -9,6 +9,7 @@ memory grows.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -104,6 +105,7 @@ def integrated_gradients(
     steps: int = 50,
     rule: str = "right",
     bounds: tuple | None = None,
+    sampling: str = "random",
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -129,6 +131,9 @@ def integrated_gradients(
             or "gauss-legendre"; `tl.probes.quadrature` says what they are.
         bounds: Pair (lower, upper) of the range of x, such as model.bounds. The noise baseline
             needs it.
+        sampling: How noise baselines are drawn. "random" draws each by itself. "antithetic" draws
+            pairs, b and its mirror image in the bounds, lower + upper - b, so `baselines` must be
+            even. Either way each baseline is uniform, and the average is unbiased.
         batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise baselines.
         progress: Whether to show a progress bar.
@@ -153,6 +158,7 @@ def integrated_gradients(
         steps=steps,
         rule=rule,
         bounds=bounds,
+        sampling=sampling,
         seed=seed,
     )
     return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)
@@ -165,6 +171,7 @@ def smooth_taylor(
     *,
     sigma: float | Tensor = 0.5,
     roots: int | Tensor = 150,
+    sampling: str = "random",
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -191,6 +198,9 @@ def smooth_taylor(
             normalisation (10.5 % of that range); `tl.sigma_from_level` converts.
         roots: R, or a tensor of given roots (R, B, ...), any set S of Eq. 9, which is averaged as
             it is; sigma and seed then play no part.
+        sampling: How roots are drawn. "random" draws each by itself. "antithetic" draws pairs,
+            x + eps and x - eps, so R must be even. Then the terms of a linear f cancel exactly, at
+            any R, and what is left is noise of higher order. Either way the average is unbiased.
         batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
         progress: Whether to show a progress bar.
@@ -210,5 +220,6 @@ def smooth_taylor(
         >>> tl.smooth_taylor(lambda x: x**2, torch.tensor([[1.0]]), 0, roots=root)
         tensor([[0.5000]])
     """
-    probe_function = partial(probes.taylor_roots, sigma=sigma, roots=roots, seed=seed)
+    options: dict[str, Any] = dict(sigma=sigma, roots=roots, sampling=sampling)
+    probe_function = partial(probes.taylor_roots, **options, seed=seed)
     return average(model, x, target, probe_function, batch_size=batch_size, progress=progress)

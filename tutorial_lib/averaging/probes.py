@@ -18,7 +18,13 @@ from tutorial_lib import checks
 from tutorial_lib.averaging import noise
 from tutorial_lib.averaging.engine import Block, Probes
 from tutorial_lib.averaging.quadrature import RULES, quadrature  # noqa: F401
-from tutorial_lib.averaging.seeded_noise import child_seed, noise_blocks, slices
+from tutorial_lib.averaging.seeded_noise import (
+    COPIES,
+    child_seed,
+    copies_per_draw,
+    noise_blocks,
+    slices,
+)
 
 
 def point(x: Tensor, *, seed: int = 0) -> Probes:
@@ -117,6 +123,7 @@ def path(
     steps: int = 50,
     rule: str = "right",
     bounds: tuple | None = None,
+    sampling: str = "random",
     seed: int = 0,
 ) -> Probes:
     """Look along the line b + a (x - b), and weigh by x - b: Integrated Gradients.
@@ -130,10 +137,12 @@ def path(
         rule: Nodes and weights of the sum, see `quadrature`: "right", "left", "midpoint",
             "trapezoid" or "gauss-legendre".
         bounds: Pair (lower, upper) of the range of x. The noise baseline needs it.
+        sampling: How noise baselines are drawn, "random" or in mirrored pairs, "antithetic".
         seed: Seed of the noise baselines.
 
     Returns:
-        `Probes` with a probe for each node of each baseline. A draw is the path of one baseline.
+        `Probes` with a probe for each node of each baseline. A draw is the path of one baseline, or
+        the two paths of an antithetic pair.
 
     Raises:
         TypeError: An argument has the wrong type; the message begins with its name.
@@ -145,20 +154,23 @@ def path(
     """
     nodes, shares = quadrature(rule, steps)
     seed = checks.seed(seed)
-    starts = _baselines(x, baseline, checks.count("baselines", baselines), bounds, seed)
+    count = checks.count("baselines", baselines)
+    starts, copies = _baselines(x, baseline, count, bounds, seed, sampling)
     shares = [share / baselines for share in shares]
     column = partial(torch.tensor, dtype=checks.accumulator(x.dtype))
     a, share_column = (column(v).view(-1, *[1] * x.ndim).to(x.device) for v in (nodes, shares))
 
     def make() -> Iterator[Block]:
-        for b in starts():
+        for k, b in enumerate(starts()):
             b = b.to(a.dtype)
+            ends_draw = (k + 1) % copies == 0
             difference = x - b
             for rows in slices(len(nodes), x):
                 points = (b + a[rows] * difference).to(x.dtype)  # (K, B, ...)
                 single = rows.stop - rows.start == 1  # a number then, which the engine adds faster
                 share = shares[rows.start] if single else share_column[rows]
-                yield Block(points, difference, share, int(rows.stop == len(nodes)))
+                is_last = rows.stop == len(nodes) and ends_draw
+                yield Block(points, difference, share, int(is_last))
 
     return Probes(baselines * len(nodes), make)
 
@@ -305,6 +317,7 @@ def gaussian(
     *,
     sigma: float | Tensor,
     samples: int = 50,
+    sampling: str = "random",
     seed: int = 0,
     inner: Callable[..., Probes] = point,
 ) -> Probes:
@@ -314,11 +327,14 @@ def gaussian(
         x: (B, ...) pictures.
         sigma: Standard deviation in the units of x, a number or a tensor broadcastable to x.
         samples: Number of noisy copies of each picture.
+        sampling: How the noise is drawn, "random" or in pairs of opposite noise, "antithetic". The
+            noise of `inner` is drawn afresh at each copy.
         seed: Seed of the noise.
         inner: Probe function of the method that is smoothed, called as inner(noisy x, seed=...).
 
     Returns:
-        `Probes` with samples times as many probes as `inner` has. A draw is one noisy copy.
+        `Probes` with samples times as many probes as `inner` has. A draw is one noisy copy, or one
+        antithetic pair of them.
 
     Raises:
         TypeError: An argument has the wrong type; the message begins with its name.
@@ -328,7 +344,8 @@ def gaussian(
         >>> tl.probes.gaussian(x, sigma=0.2, samples=50).points().shape
         torch.Size([50, 2, 3, 16, 16])
     """
-    return _inner_probes(x, _gaussian_copies(x, sigma, samples, seed), samples, seed, inner)
+    copies = _gaussian_copies(x, sigma, samples, seed, sampling)
+    return _inner_probes(x, copies, samples, seed, inner, COPIES[sampling])
 
 
 def adaptive_gaussian(
@@ -337,6 +354,7 @@ def adaptive_gaussian(
     bounds: tuple,
     confidence: float = 0.95,
     samples: int = 50,
+    sampling: str = "random",
     seed: int = 0,
     inner: Callable[..., Probes] = point,
 ) -> Probes:
@@ -347,11 +365,13 @@ def adaptive_gaussian(
         bounds: Pair (lower, upper) of the range of x, numbers or tensors, such as model.bounds.
         confidence: c of `tl.adaptive_sigma`, between 0 and 1.
         samples: Number of noisy copies of each picture.
+        sampling: How the noise is drawn, as in `gaussian`.
         seed: Seed of the noise.
         inner: Probe function of the method that is smoothed, called as inner(noisy x, seed=...).
 
     Returns:
-        `Probes` with samples times as many probes as `inner` has. A draw is one noisy copy.
+        `Probes` with samples times as many probes as `inner` has. A draw is one noisy copy, or one
+        antithetic pair of them.
 
     Raises:
         TypeError: An argument has the wrong type; the message begins with its name.
@@ -365,7 +385,7 @@ def adaptive_gaussian(
         tensor([[[0., 1.]], [[0., 1.]]])
     """
     sigma = noise.adaptive_sigma(x, bounds, confidence)
-    return gaussian(x, sigma=sigma, samples=samples, seed=seed, inner=inner)
+    return gaussian(x, sigma=sigma, samples=samples, sampling=sampling, seed=seed, inner=inner)
 
 
 def truncated_gaussian(
@@ -407,7 +427,12 @@ def truncated_gaussian(
 
 
 def taylor_roots(
-    x: Tensor, *, sigma: float | Tensor = 0.5, roots: int | Tensor = 150, seed: int = 0
+    x: Tensor,
+    *,
+    sigma: float | Tensor = 0.5,
+    roots: int | Tensor = 150,
+    sampling: str = "random",
+    seed: int = 0,
 ) -> Probes:
     """Look at the roots z, drawn around x or given, and weigh by x - z: SmoothTaylor.
 
@@ -416,10 +441,12 @@ def taylor_roots(
         sigma: Standard deviation in the units of x, a number or a tensor broadcastable to x.
         roots: Number of roots that are drawn, or given roots (R, B, ...); sigma and seed then play
             no part.
+        sampling: How the noise is drawn, "random" or in pairs of opposite noise, "antithetic".
         seed: Seed of the noise.
 
     Returns:
-        `Probes` with a probe for each root, which is a draw of its own.
+        `Probes` with a probe for each root, which is a draw of its own, or half of an antithetic
+        one.
 
     Raises:
         TypeError: An argument has the wrong type; the message begins with its name.
@@ -431,21 +458,24 @@ def taylor_roots(
         >>> [block.weights.flatten() for block in probes]
         [tensor([ 0.5000, -1.0000])]
     """
+    copies = 1
     if not isinstance(roots, Tensor):
         count = checks.count("roots", roots)
-        blocks = _gaussian_copies(x, sigma, count, seed)
+        copies = copies_per_draw(sampling, "roots", count)
+        blocks = _gaussian_copies(x, sigma, count, seed, sampling)
     else:
         checks.sigma(sigma, x)
         checks.seed(seed)
         given = checks.roots(roots, x)
         count = len(given)
+        _nothing_is_drawn(sampling, "for given roots")
 
         def blocks() -> Iterator[Tensor]:
             return (given[rows] for rows in slices(count, x))
 
     def make() -> Iterator[Block]:
         for z in blocks():  # (K, B, ...)
-            yield Block(z, x - z, 1 / count, len(z))
+            yield Block(z, x - z, 1 / count, len(z) // copies)
 
     return Probes(count, make)
 
@@ -529,19 +559,26 @@ def noisy_weights_and_inputs(
 
 
 def _baselines(
-    x: Tensor, baseline: float | Tensor | str, count: int, bounds: tuple | None, seed: int
-) -> Callable[[], Iterator[Tensor]]:
-    """Return a function that iterates over the baselines, from the first one each time."""
+    x: Tensor,
+    baseline: float | Tensor | str,
+    count: int,
+    bounds: tuple | None,
+    seed: int,
+    sampling: str,
+) -> tuple[Callable[[], Iterator[Tensor]], int]:
+    """Return a function that iterates over the baselines, and how many of them make a draw."""
     if isinstance(baseline, str):
         if baseline != "noise":
             raise ValueError(f"baseline: expected a number, a tensor or 'noise', got {baseline!r}")
         lower, upper = checks.bounds(bounds, x)
+        copies = copies_per_draw(sampling, "baselines", count)
 
         def noise_baselines() -> Iterator[Tensor]:
-            for uniform in chain.from_iterable(noise_blocks(x, torch.rand, count, seed)):
+            blocks = noise_blocks(x, torch.rand, count, seed, sampling)
+            for uniform in chain.from_iterable(blocks):
                 yield (lower + (upper - lower) * uniform).to(x.dtype)
 
-        return noise_baselines
+        return noise_baselines, copies
     if count != 1:
         raise ValueError(
             f"baselines: expected 1 unless baseline='noise', got {count}; "
@@ -549,8 +586,18 @@ def _baselines(
         )
     if bounds is not None:
         checks.bounds(bounds, x)
+    _nothing_is_drawn(sampling, "unless baseline='noise'")
     fixed = checks.broadcastable("baseline", baseline, x)
-    return lambda: iter([fixed])
+    return lambda: iter([fixed]), 1
+
+
+def _nothing_is_drawn(sampling: str, when: str) -> None:
+    """Raise ValueError for another sampling than the usual one where no noise is drawn."""
+    checks.choice("sampling", sampling, tuple(COPIES))
+    if sampling != "random":
+        raise ValueError(
+            f"sampling: expected 'random' {when}, where nothing is drawn; leave it out"
+        )
 
 
 def _inner_probes(
@@ -559,15 +606,20 @@ def _inner_probes(
     samples: int,
     seed: int,
     inner: Callable[..., Probes],
+    per_draw: int = 1,
 ) -> Probes:
-    """Return the probes of `inner` at each of `samples` noisy copies, blocks (K, B, ...)."""
+    """Return the probes of `inner` at each of `samples` noisy copies, blocks (K, B, ...).
+
+    per_draw: how many copies, one after the other, make an independent draw.
+    """
 
     def make() -> Iterator[Block]:
         for k, noisy in enumerate(z for block in copies() for z in block):
-            yield from _blocks_of_draw(inner(noisy, seed=child_seed(seed, k)), samples)
+            ends_draw = (k + 1) % per_draw == 0
+            yield from _blocks_of_draw(inner(noisy, seed=child_seed(seed, k)), samples, ends_draw)
 
     def make_points() -> Iterator[Block]:
-        return (Block(z, shares=1 / samples, draws=len(z)) for z in copies())
+        return (Block(z, shares=1 / samples, draws=len(z) // per_draw) for z in copies())
 
     if inner is point:
         return Probes(samples, make_points)
@@ -575,35 +627,41 @@ def _inner_probes(
 
 
 def _gaussian_copies(
-    x: Tensor, sigma: float | Tensor, samples: int, seed: int
+    x: Tensor, sigma: float | Tensor, samples: int, seed: int, sampling: str
 ) -> Callable[[], Iterator[Tensor]]:
     """Return a function that iterates over blocks (K, B, ...) of x with normal noise."""
     sigma = checks.sigma(sigma, x)
-    return _noisy_copies(x, lambda eps: x + sigma * eps, torch.randn, samples, seed)
+    return _noisy_copies(x, lambda eps: x + sigma * eps, torch.randn, samples, seed, sampling)
 
 
 def _noisy_copies(
-    x: Tensor, displace: Callable, draw: Callable, samples: int, seed: int
+    x: Tensor, displace: Callable, draw: Callable, samples: int, seed: int, sampling: str = "random"
 ) -> Callable[[], Iterator[Tensor]]:
     """Return a function that iterates over blocks (K, B, ...) of displace(noise).
 
     Every iteration starts from the first block and has the same noise.
     """
     samples, seed = checks.count("samples", samples), checks.seed(seed)
+    copies_per_draw(sampling, "samples", samples)
 
     def copies() -> Iterator[Tensor]:
-        for eps in noise_blocks(x, draw, samples, seed):  # (K, ...)
+        for eps in noise_blocks(x, draw, samples, seed, sampling):  # (K, ...)
             yield displace(eps[:, None]).to(x.dtype)  # (K, B, ...)
 
     return copies
 
 
-def _blocks_of_draw(probes: Probes, draws: int, **fields: Any) -> Iterator[Block]:
-    """Return the blocks of one draw out of `draws`, with changed fields; only the last ends it."""
+def _blocks_of_draw(
+    probes: Probes, copies: int, ends_draw: bool = True, **fields: Any
+) -> Iterator[Block]:
+    """Return the blocks of one out of so many copies, with changed fields.
+
+    ends_draw: whether the last block completes an independent draw; the others do not.
+    """
     seen = 0
     for block in probes:
         if fields and block.network is not None:
             raise TypeError("method: noise on weights that have noise already is not offered")
         seen += len(block.points)
-        last = seen == probes.count
-        yield block._replace(shares=block.shares / draws, draws=int(last), **fields)
+        last = seen == probes.count and ends_draw
+        yield block._replace(shares=block.shares / copies, draws=int(last), **fields)

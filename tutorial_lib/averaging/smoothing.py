@@ -32,6 +32,7 @@ def smoothgrad(
     *,
     sigma: float | Tensor,
     samples: int = 50,
+    sampling: str = "random",
     method: Callable[..., Tensor] = gradient,
     batch_size: int | None = None,
     seed: int = 0,
@@ -58,6 +59,11 @@ def smoothgrad(
         sigma: Standard deviation in the units of x (the paper's noise level times the range of x,
             see `tl.sigma_from_level`), a number or a tensor broadcastable to x.
         samples: n, the number of noisy copies of each input.
+        sampling: How the noise is drawn. "random" draws each copy by itself. "antithetic" draws
+            pairs, x + eps and x - eps, so `samples` must be even. Then the part of M that is odd
+            about x cancels exactly, and the even part is drawn half as often. Either way the
+            average is unbiased. The noise of an M that draws itself stays random; bind
+            `sampling` to M with functools.partial to pair that.
         method: M, the attribution function that is smoothed.
         batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
@@ -81,7 +87,8 @@ def smoothgrad(
         >>> tl.smoothgrad(model, x, 5, sigma=0.2, method=tl.integrated_gradients, steps=4).shape
         torch.Size([2, 3, 16, 16])
     """
-    probe_function = partial(probes.gaussian, sigma=sigma, samples=samples, seed=seed)
+    options: dict[str, Any] = dict(sigma=sigma, samples=samples, sampling=sampling)
+    probe_function = partial(probes.gaussian, **options, seed=seed)
     inner = _how_to_smooth(method, keywords, smoothgrad)
     return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
 
@@ -94,6 +101,7 @@ def adaptgrad(
     bounds: tuple,
     confidence: float = 0.95,
     samples: int = 50,
+    sampling: str = "random",
     method: Callable[..., Tensor] = gradient,
     batch_size: int | None = None,
     seed: int = 0,
@@ -119,6 +127,8 @@ def adaptgrad(
             model.bounds.
         confidence: c, between 0 and 1.
         samples: n, the number of noisy copies of each input.
+        sampling: How the noise is drawn, "random" or in pairs of opposite noise, "antithetic";
+            `tl.smoothgrad` says what that does. Either way the average is unbiased.
         method: M, the attribution function that is smoothed; `tl.smoothgrad` says how.
         batch_size: Points in a forward pass; None chooses by the device and the size of x.
         seed: Seed of the noise.
@@ -144,6 +154,7 @@ def adaptgrad(
         torch.Size([2, 3, 16, 16])
     """
     options: dict[str, Any] = dict(bounds=bounds, confidence=confidence, samples=samples)
+    options |= dict(sampling=sampling)
     probe_function = partial(probes.adaptive_gaussian, **options, seed=seed)
     inner = _how_to_smooth(method, keywords, adaptgrad)
     return _smoothed(model, x, target, probe_function, inner, batch_size, progress)
