@@ -140,8 +140,8 @@ MUTANTS = {
     ),
     "IDGI by magnitudes": (
         "averaging/path_methods.py",
-        "torch.where(largest > 0, g / largest, 0).square()",
-        "torch.where(largest > 0, g / largest, 0).abs()",
+        "torch.where(largest == 0, 0, g / largest).square()",
+        "torch.where(largest == 0, 0, g / largest).abs()",
     ),
     "the largest gradients first": (
         "averaging/path_methods.py",

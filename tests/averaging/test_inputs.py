@@ -188,6 +188,16 @@ CASES = {
     "baseline of IDGI of another shape": ("baseline", tl.idgi, dict(baseline=torch.zeros(1, 5))),
     "seed of IDGI negative": ("seed", tl.idgi, dict(seed=-1)),
     "target of IDGI out of range": ("target", tl.idgi, dict(target=3)),
+    "IDGI of a model with a NaN gradient": (
+        "model",
+        tl.idgi,
+        dict(baseline=1.0, model=lambda x: (x - 1).abs().sqrt()),
+    ),
+    "Guided IG of a model with a NaN gradient": (
+        "model",
+        tl.guided_integrated_gradients,
+        dict(baseline=1.0, model=lambda x: (x - 1).abs().sqrt()),
+    ),
     "steps 0 of Guided IG": ("steps", tl.guided_integrated_gradients, dict(steps=0)),
     "fraction 0": ("fraction", tl.guided_integrated_gradients, dict(fraction=0)),
     "fraction in percent": ("fraction", tl.guided_integrated_gradients, dict(fraction=25)),

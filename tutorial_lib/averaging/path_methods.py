@@ -116,7 +116,7 @@ def idgi(
         g = gradients(network, before, target).flatten(1)
         g = g.to(checks.accumulator(g.dtype))  # (N, D)
         largest = g.abs().amax(1, keepdim=True)
-        squares = torch.where(largest > 0, g / largest, 0).square()  # of 1 at most
+        squares = torch.where(largest == 0, 0, g / largest).square()  # of 1 at most
         shares = squares / squares.sum(1, keepdim=True).clamp(min=1)
         rise = _score(network, after, target) - _score(network, before, target)  # (N, 1)
         return (steps * rise * shares).view_as(before)  # the engine's mean of n is their sum
