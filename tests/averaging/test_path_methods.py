@@ -332,6 +332,16 @@ def test_the_sum_of_guided_ig_comes_nearer_with_more_steps():
     assert gaps[1] < gaps[0] / 10 < 0.05
 
 
+@pytest.mark.parametrize("steps", [50, 400])
+def test_along_a_kink_nobody_is_paid_for_the_rise_however_many_steps_there_are(steps):
+    """From 0 the path to (3, 2) climbs along the kink of max(x_1, x_2) until x_2 is there."""
+    x = torch.tensor([[3.0, 2.0]], dtype=torch.float64)
+    larger = lambda z: z[:, :1] + (z[:, 1:] - z[:, :1]).relu()  # noqa: E731
+    found = tl.guided_integrated_gradients(larger, x, 0, steps=steps)
+    assert found.sum() == pytest.approx(1, abs=6 / steps)  # of the 3
+    assert float(tl.integrated_gradients(larger, x, 0, rule="midpoint").sum()) == pytest.approx(3)
+
+
 def test_a_picture_at_its_baseline_gets_zeros_and_the_others_their_maps():
     net, x = tanh_mlp(), normal(2, 6)
     b = torch.stack([x[0], normal(6, seed=2)])

@@ -148,10 +148,11 @@ def guided_integrated_gradients(
     next ones follow, with the same gradient. So large gradients that the straight line meets on its
     way are met late or not at all. The path depends on the model, and A is not linear in it.
 
-    The entries sum to f(x) - f(b) as n grows, slowly on a deep network, whose gradient is another
-    one after each step. There the path also depends on the last bits of the gradients, as they
-    decide which inputs are next: maps in float32 and in float64 differ. A map takes n gradients,
-    one after another.
+    The entries sum to f(x) - f(b) as n grows if f is smooth. They need not where it has kinks: of
+    max(x_1, x_2) the path climbs along the kink in a zigzag, always by the input whose gradient is
+    0, and nobody is paid for the rise. On a deep network the path also depends on the last bits of
+    the gradients, as they decide which inputs are next: maps in float32 and in float64 differ. A
+    map takes n gradients, one after another.
 
     The algorithm is that of the authors' package `saliency`, where max_dist is 0.02 and steps 200
     if left out. With max_dist=0 or fraction=1 it is Integrated Gradients with rule="left".
