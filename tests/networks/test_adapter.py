@@ -274,6 +274,7 @@ METHODS = {
     "deeplift": (tl.deeplift, dict(baseline=(0.5, 0.0))),
     "lrp": (tl.lrp, dict(rule="composite", bounds=((-5.0, -9.0), (5.0, 9.0)))),
     "guided_backprop": (tl.guided_backprop, {}),
+    "occlusion": (tl.occlusion, dict(window=2, stride=1)),
     "smoothgrad of deeplift": (
         tl.smoothgrad,
         dict(method=tl.deeplift, sigma=(0.1, 0.1), samples=2, baseline=(0.0, 1.0)),
