@@ -24,6 +24,7 @@ def test_integrated_gradients_keeps_every_axiom():
         (tl.gradient_x_input, {"completeness", "sensitivity"}),
         (partial(tl.smoothgrad, sigma=2.0), {"completeness"}),
         (partial(tl.smooth_taylor, sigma=2.0), {"completeness"}),
+        (partial(tl.occlusion, window=1), {"completeness"}),
         (
             partial(tl.noisegrad),
             {"completeness", "sensitivity", "linearity", "implementation invariance"},

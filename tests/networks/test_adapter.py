@@ -276,6 +276,7 @@ METHODS = {
     "deep_taylor": (tl.deep_taylor, dict(bounds=((-5.0, -9.0), (5.0, 9.0)))),
     "smoothdiff": (tl.smoothdiff, dict(sigma=(0.3, 0.0), samples=4)),
     "guided_backprop": (tl.guided_backprop, {}),
+    "occlusion": (tl.occlusion, dict(window=2, stride=1)),
     "smoothgrad of deeplift": (
         tl.smoothgrad,
         dict(method=tl.deeplift, sigma=(0.1, 0.1), samples=2, baseline=(0.0, 1.0)),

@@ -45,9 +45,10 @@ def grad_cam_plus_plus(
     0; elsewhere it is 1 / (2 + g_kij sum_ab A_kab).
 
     The first derivative of Y is exp(f) g, too. That factor, one number for a whole picture, is left
-    out, so the map is in units of the score. pytorch-grad-cam leaves it out as well; it adds 1e-6
-    to the denominator, which matters where g is near 1e-3, and stretches each map to [0, 1]. The
-    authors' program divides the alphas of a channel by their sum.
+    out, so the map is in units of the score. pytorch-grad-cam leaves it out as well. It adds 1e-6
+    to the denominator of alpha, which decides where g^2 is not far above 1e-6, as in most layers of
+    the bundled network, and it stretches each map to [0, 1]. The authors' program divides the
+    alphas of a channel by their sum.
 
     The formula is made for layers behind a rectifier, where A is nowhere negative. Elsewhere
     sum_ab A_kab g_kij may come near -2, and a cell near this pole outweighs all others.
@@ -230,8 +231,8 @@ def score_cam(
             not followed.
 
     Example:
-        Two channels, and a score that is 3 times the sum of the first, so C = (3 * 2, 0). A mask
-        covers the lesser cell of its channel.
+        Two channels, and a score that is 3 times the sum of the first. Each mask covers the lesser
+        cell of its channel, so C = (6, 3) and w = (0.95, 0.05).
 
         >>> net = nn.Sequential(nn.Identity(), tl.scores(lambda z: 3 * z[:, 0].sum((1, 2)))).eval()
         >>> two = torch.tensor([[[[1.0, 2.0]], [[4.0, 0.0]]]])
@@ -247,12 +248,13 @@ def score_cam(
         passes.rows = len(x) if checks.examine(model, x).fixed_rows else passes.rows
         slices = passes.slices(len(x))
         activation = torch.cat([passes.run(partial(_output, model, tap), x[s]) for s in slices])
-        cells = activation.transpose(0, 1).flatten(0, 1)  # (K * B, h, w)
-        scores = []
-        for rows in tqdm([*passes.slices(len(cells))], unit="pass", disable=not progress):
-            n = torch.arange(rows.start, rows.stop) % len(x)  # picture of each row
-            call = partial(_score_behind_mask, model, draw)
-            scores.append(passes.run(call, x[n], cells[rows], target[n]))
+        cells, scores = activation.transpose(0, 1).flatten(0, 1), []  # (K * B, h, w)
+        call = partial(_score_behind_mask, model, draw)
+        with tqdm(total=len(cells), unit="pass", disable=not progress) as bar:
+            for rows in passes.slices(len(cells)):
+                n = torch.arange(rows.start, rows.stop) % len(x)  # the picture of each row
+                scores.append(passes.run(call, x[n], cells[rows], target[n]))
+                bar.update(len(n))
     w = torch.cat(scores).unflatten(0, (-1, len(x))).softmax(0)  # (K, B)
     checks.result(w.T)
     maps = torch.einsum("kb,bkij->bij", w, activation).relu()

@@ -42,7 +42,7 @@ def occlusion(
     captum has windows and averages like these. There the stride is 1 where it is left out, a
     window has a size for every dimension, and the average is in float32 whatever the model is.
 
-    It takes one forward pass for each window and one more; `progress` counts windows.
+    It takes one forward pass for each window and one more.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.

@@ -164,11 +164,11 @@ def _black_and_white(x: Tensor) -> list[Tensor]:
 
 def _one_channel(attribution: object, x: Tensor) -> Tensor:
     """Check an attribution of x, and take the largest of its channels: (B, H, W)."""
-    several = isinstance(attribution, Tensor) and attribution.shape == x.shape
-    largest = checks.maps("attribution", attribution.amax(1) if several else attribution)
-    if largest.shape != (len(x), *x.shape[2:]):
+    sizes = x.shape, torch.Size([len(x), *x.shape[2:]])
+    if isinstance(attribution, Tensor) and attribution.shape not in sizes:
         raise ValueError(
             f"attribution: expected the shape of x, {tuple(x.shape)}, or that without the "
-            f"channels, got {tuple(largest.shape)}"
+            f"channels, got {tuple(attribution.shape)}"
         )
-    return largest
+    several = isinstance(attribution, Tensor) and attribution.ndim == x.ndim
+    return checks.maps("attribution", attribution.amax(1) if several else attribution)
