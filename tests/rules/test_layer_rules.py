@@ -1,5 +1,6 @@
 """LRP with a rule for each layer, its single rules, and deep Taylor, by hand and beside zennit."""
 
+import itertools
 from copy import deepcopy
 
 import pytest
@@ -8,6 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from zennit import rules as zr
 from zennit.composites import LayerMapComposite, NameMapComposite, SpecialFirstLayerMapComposite
+from zennit.core import BasicHook
+from zennit.layer import Sum
 from zennit.types import Activation, AvgPool, Convolution
 from zennit.types import Linear as Dense
 
@@ -52,6 +55,11 @@ def test_w_square_gives_padding_no_share():
     net, x = net.double().eval(), row(2, 5)[:, None]  # the first place sees 0, 2, 5 by 7, 2, 1
     found = tl.lrp(net, x, 0, rule={"0": "w_square"}, epsilon=TINY)
     assert torch.allclose(found, 9 * row(4, 1)[:, None] / 5)
+    unpadded = nn.Conv1d(1, 1, 3, bias=False).double()
+    unpadded.weight.data = net[0].weight.data
+    apart = nn.Sequential(nn.ConstantPad1d(1, 0.0), unpadded, *net[1:]).eval()
+    again = tl.lrp(apart, x, 0, rule={"1": "w_square"}, epsilon=TINY)
+    assert torch.allclose(again, found)
 
 
 def test_flat_alone_shares_equally_in_all_layers():
@@ -191,6 +199,15 @@ def test_deep_taylor_of_a_hidden_unit_is_the_taylor_term_at_a_root_without_negat
     assert close(tl.deep_taylor(net, a, 0), (a - root) * weight, 1e-6)
 
 
+def test_deep_taylor_shares_a_sum_by_its_positive_terms():
+    # the terms are 3 and -2, of the score 1, and the mean's are 4, -1, 3 of 2
+    model = lambda z: z @ row(1, 0).T + z @ row(0, -1).T  # noqa: E731
+    assert torch.allclose(tl.deep_taylor(model, row(3, 2), 0), row(1, 0))
+    mean = nn.Sequential(dense([[1, 0, 0], [0, 1, 0], [0, 0, 1]]), nn.AvgPool1d(3)).eval()
+    found = tl.deep_taylor(lambda z: mean(z[:, None])[:, 0], row(4, -1, 3), 0)
+    assert torch.allclose(found, 2 * row(4, 0, 3) / 7)
+
+
 class Residual(nn.Module):
     """Two blocks with skip connections, batch norms and average pooling."""
 
@@ -293,3 +310,85 @@ def test_a_norm_behind_a_layer_changes_no_share_by_weights(layer):
     net = nn.Sequential(plain, norm, nn.Flatten()).eval()
     found = tl.lrp(net, x, 0, rule="w_square", epsilon=TINY).flatten(1)
     assert torch.allclose(found, net(x)[:, :1].detach() * row(9, 1) / 10)
+
+
+# --- EfficientNet-Lite0 ---
+
+
+class Skip(nn.Module):
+    """A block and what it is added to, as zennit wants a sum."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block, self.sum = block, Sum()
+        block.has_skip = False
+
+    def forward(self, z):
+        return self.sum(torch.stack([self.block(z), z], -1))
+
+
+def lite0(dtype):
+    """timm's network without batch norms: each in the convolution before it."""
+    network = tl.models._lite("efficientnet_lite0").network
+    for module in [*network.modules()]:
+        names = [name for name, _ in module.named_children()]
+        for first, second in itertools.pairwise(names):
+            conv, norm = getattr(module, first), getattr(module, second)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, first, nn.utils.fuse_conv_bn_eval(conv, norm))
+                setattr(module, second, norm.act)
+    for stage in network.blocks:
+        for i, block in enumerate(stage):
+            if block.has_skip:
+                stage[i] = Skip(block)
+    return network.to(dtype).eval()
+
+
+def positive_sum():
+    """A sum's positive terms share, which is no rule of zennit's."""
+    return BasicHook(
+        input_modifiers=[lambda z: z.clamp(min=0)],
+        param_modifiers=[zr.NoMod()],
+        output_modifiers=[lambda z: z],
+        gradient_mapper=lambda g, outputs: [g / (outputs[0] + 1e-9)],
+        reducer=lambda inputs, gradients: inputs[0] * gradients[0],
+    )
+
+
+def on_lite0(hidden, dense_rule, first, sums):
+    kinds = [(Activation, zr.Pass()), (AvgPool, sums), (Sum, sums)]
+    kinds += [(Convolution, hidden), (Dense, dense_rule)]
+    return SpecialFirstLayerMapComposite(kinds, [(Convolution, first)])
+
+
+def lite0_box(model):
+    low, high = (torch.as_tensor(v).double().view(1, -1, 1, 1) for v in model.bounds)
+    return zr.ZBox(low, high, stabilizer=1e-9, **NO_BIAS)
+
+
+@pytest.mark.parametrize("name", ["epsilon", "gamma", "by name", "deep_taylor"])
+@pytest.mark.slow
+def test_zennit_agrees_on_the_bundled_network(name):
+    model = tl.load_model("efficientnet_lite0", device="cpu")
+    x = model.preprocess(tl.load_image("coffee")).double()[..., ::2, ::2]
+    box, hidden, norm = lite0_box(model), dict(stabilizer=1e-3), zr.Norm(stabilizer=1e-3)
+    model = deepcopy(model).double()
+    if name == "epsilon":
+        found = tl.lrp(model, x, 967, epsilon=1e-3)
+        composite = on_lite0(zr.Epsilon(1e-3), zr.Epsilon(1e-3), zr.Epsilon(1e-3), norm)
+    elif name == "gamma":
+        found = tl.lrp(model, x, 967, rule="gamma", gamma=0.5, epsilon=1e-3)
+        gamma = zr.Gamma(0.5, **hidden)
+        composite = on_lite0(gamma, gamma, gamma, norm)
+    elif name == "by name":
+        rule = {"": "gamma", "network.conv_stem": "w_square", "network.classifier": "epsilon"}
+        found = tl.lrp(model, x, 967, rule=rule, gamma=0.5, epsilon=1e-3)
+        square = zr.WSquare(1e-3, **NO_BIAS)
+        composite = on_lite0(zr.Gamma(0.5, **hidden), zr.Epsilon(1e-3), square, norm)
+    else:
+        found = tl.deep_taylor(model, x, 967, bounds=model.bounds)
+        plus = zr.ZPlus(stabilizer=1e-9, **NO_BIAS)
+        composite = on_lite0(plus, plus, box, positive_sum())
+        assert float(found.min()) >= 0
+    theirs = zennit_map(lite0(torch.float64), x, composite, torch.tensor([967]))
+    assert close(found, theirs, 1e-4)

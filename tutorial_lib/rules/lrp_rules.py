@@ -53,6 +53,7 @@ class Relevance:
 
     def __post_init__(self):
         self.linear_forms = {s.output: linear_steps.linear_form(s) for s in self.tape.steps}
+        self.makers = {step.output: step for step in self.tape.steps}
         self.input_side = self._find_input_side()
         self.layers = linear_steps.layers(self.tape)
         fixed = transformer_steps.RECIPROCALS | (set() if self.biases else SOFTMAX)
@@ -93,7 +94,7 @@ class Relevance:
             return self._box_rule(step, form, a, relevance)
         if rule in ("flat", "w_square"):
             change = torch.ones_like if rule == "flat" else torch.square
-            return self._weights_rule(form, a, relevance, change)
+            return self._weights_rule(form, self._ones(step.inputs[0]), relevance, change)
         if rule in ("epsilon", "transformer"):
             return self._epsilon_rule(form, [a], [step, *absorbed][-1].output, relevance)[0]
         by_terms = self._gamma_rule if rule == "gamma" else self._alpha_beta_rule
@@ -196,11 +197,18 @@ class Relevance:
         return sum(s * v * form.transpose([v], share, keep)[0] for s, v, keep in terms)
 
     def _weights_rule(
-        self, form: LinearForm, a: Tensor, relevance: Tensor, change: Callable
+        self, form: LinearForm, ones: Tensor, relevance: Tensor, change: Callable
     ) -> Tensor:
         """Share out by the weights alone: by change(w), whatever the inputs are."""
-        total = form.function(change)(torch.ones_like(a))  # padding is 0, and gets no share
-        return form.transpose([a], self._divide(relevance, total), change)[0]
+        total = form.function(change)(ones)  # padding is 0, and gets no share
+        return ones * form.transpose([ones], self._divide(relevance, total), change)[0]
+
+    def _ones(self, number: int) -> Tensor:
+        """1 for each entry of a value, and 0 for those that a padding in front has made."""
+        maker = self.makers.get(number)
+        if maker and maker.name == "constant_pad_nd":
+            return self.linear_forms[number].function()(self._ones(maker.inputs[0]))
+        return torch.ones_like(self.tape.values[number])
 
     def _positive_sum_rule(self, form: LinearForm, values: list, relevance: Tensor) -> list:
         """Share out at a sum or mean by its positive terms."""
