@@ -23,7 +23,7 @@ import tutorial_lib as tl
 FIELDS = ["picture", "method", "autvc", "gini", "aupc", "srg", "sic", "classes", "again"]
 SAMPLES = 20
 LAYER = "network.bn2"  # the last one before the mean over cells: 1280 channels of 7 x 7
-BLOCKS = "network.blocks"  # the layer before: 320 channels, so that Score-CAM takes 320 passes
+MIDDLE = "network.blocks.4"  # 112 channels of 14 x 14, so that Score-CAM takes 113 passes
 
 
 def methods(model, x):
@@ -64,9 +64,9 @@ def methods(model, x):
         "Grad-CAM": partial(tl.grad_cam, **layer),
         "Grad-CAM++": partial(tl.grad_cam_plus_plus, **layer),
         "LayerCAM": partial(tl.layer_cam, **layer),
-        "Score-CAM": partial(tl.score_cam, layer=BLOCKS),
+        "Score-CAM": partial(tl.score_cam, layer=MIDDLE),
         "guided Grad-CAM": partial(tl.guided_grad_cam, **layer),
-        "occlusion": partial(tl.occlusion, window=(32, 32), stride=16),
+        "occlusion": partial(tl.occlusion, window=(32, 32)),
         "XRAI": partial(tl.xrai, bounds=bounds, steps=SAMPLES // 2),
         "edges": lambda model, x, target: edges(x),
         "centre": lambda model, x, target: centre(x),
