@@ -22,7 +22,6 @@ FUNCTIONS = {
     "lrp": lambda m, x: tl.lrp(m, x, 1),
     "deep_taylor": lambda m, x: tl.deep_taylor(m, x, 1),
     "smoothdiff": lambda m, x: tl.smoothdiff(m, x, 1, sigma=0.1, samples=3),
-    "fit_patterns": lambda m, x: tl.fit_patterns(m, x),
     "guided_backprop": lambda m, x: tl.guided_backprop(m, x, 1),
     "occlusion": lambda m, x: tl.occlusion(m, x, 1, window=2),
     "completeness_gap": lambda m, x: tl.metrics.completeness_gap(m, x, 1, torch.zeros_like(x)),

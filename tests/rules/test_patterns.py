@@ -271,6 +271,12 @@ def test_fitting_refuses_bad_input():
             tl.fit_patterns(**dict(model=reader(), inputs=world(5)[1]) | given)
 
 
+def test_fitting_refuses_rows_that_influence_each_other():
+    net = reader()
+    with pytest.raises(ValueError, match=r"^model: the scores of a row change"):
+        tl.fit_patterns(lambda z: net(z - z.mean(0)), world(5)[1])
+
+
 REFUSED = {
     "mul": lambda z: (z * z) @ torch.ones(4, 3),
     "_softmax": lambda z: z.softmax(1) @ torch.ones(4, 3),

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import tutorial_lib as tl
 from tests.closed_forms import Call, close, normal
 from tests.rules import slow_smoothdiff as slow
+from tutorial_book import load_results
 
 NOISE = dict(sigma=0.7, samples=9, seed=3)
 
@@ -175,6 +176,21 @@ def test_the_bundled_network_is_followed_and_left_as_it_was():
     found = tl.smoothdiff(model, x, 967, **one)
     assert close(found, tl.smoothgrad(model, x, 967, **one), 1e-4)
     assert all(torch.equal(before[name], v) for name, v in model.state_dict().items())
+
+
+def test_the_docstring_has_the_stored_numbers():
+    rows = load_results("smoothdiff")
+    found = {}
+    for method, column in (
+        ("SmoothDiff", "bias"),
+        ("SmoothDiff", "error"),
+        ("SmoothGrad", "error"),
+    ):
+        values = torch.tensor([row[column] for row in rows if row["method"] == method])
+        assert len(values) == 10 and float(values.std() / 10**0.5) < 0.06 * float(values.mean())
+        found[f"{float(values.mean()):.2f}"] = method, column
+    words = " ".join(tl.smoothdiff.__doc__.split())
+    assert [*found] == ["0.32", "0.43", "0.87"] and all(number in words for number in found)
 
 
 # --- What it refuses ---

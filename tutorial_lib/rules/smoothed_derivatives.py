@@ -59,11 +59,16 @@ def smoothdiff(
     of the same draws. With more layers it is another map, however many draws there are. For
     relu(relu(x)) at 0 the smoothed gradient is 1/2, and SmoothDiff 1/2 * 1/2.
 
+    On ten photographs, with EfficientNet-Lite0, noise of 10 % of the range and 50 passes, the
+    expectation of the map is 0.32 of the smoothed gradient's norm away from it, and one map 0.43;
+    one of SmoothGrad's is 0.87 away, all of it sampling noise (smoothdiff.csv of tutorial_book).
+
     The authors' program has ReLU and max pooling. This one averages the derivative of every
     activation that is applied entry by entry. At a tie max pooling chooses the first place, as
-    PyTorch does. If the last operation is softmax, log_softmax or sigmoid, the map is of the logit
-    before it. Memory: the activations of one pass, and a mean derivative for each of them; a pass
-    is one noisy copy of at most batch_size pictures.
+    PyTorch does. (In the authors' program each place of a tie counts, as do the zeros of padding.)
+    If the last operation is softmax, log_softmax or sigmoid, the map is of the logit before it.
+    Memory: the activations of one pass, and a mean derivative for each of them; a pass is one noisy
+    copy of at most batch_size pictures.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
