@@ -11,7 +11,7 @@ from tutorial_book import planes, tree
 
 NAMES = ("shattering", "where-a-cell-looks", "training-with-noise", "noisegrad")
 NAMES += ("papers-and-programs", "signal-and-distractor", "family", "own-model", "transformers")
-NAMES += ("words",)
+NAMES += ("words", "what-noise-filters")
 PAGES = {name: (ROOT / f"book/{name}.md").read_text("utf-8") for name in NAMES}
 
 

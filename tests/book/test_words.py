@@ -1,5 +1,6 @@
 """The grammar of the page on words says who decides, and the reader reads as it is told."""
 
+import pytest
 import torch
 
 from tutorial_book import words
@@ -25,10 +26,21 @@ def test_reviews_have_both_answers_and_both_places():
 def test_training_follows_its_seed_and_leaves_the_random_state_alone():
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    first, again = (words.train(SOME, seed=1, epochs=1) for _ in range(2))
+    first, again = (words.train_once(SOME, seed=1, epochs=1) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     for p, q in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(p, q) and not p.requires_grad
+
+
+def test_training_begins_again_until_the_reader_reads(monkeypatch):
+    def once(known, seed):
+        return lambda ids: torch.tensor([float(r.is_good) - 0.5 for r in known]) * (seed > 1000)
+
+    monkeypatch.setattr(words, "train_once", once)
+    reader = words.train(SOME, seed=7)
+    assert (reader(None) > 0).tolist() == [review.is_good for review in SOME]
+    with pytest.raises(RuntimeError, match="known: no reader has learnt"):
+        words.train(SOME, seed=7, attempts=1)
 
 
 def test_a_map_of_words_has_a_number_for_each_and_sums_from_its_baseline():
