@@ -9,7 +9,7 @@ from tests.book import contract
 from tests.built import ROOT, toc_pages
 from tutorial_book import planes, tree
 
-NAMES = ("shattering", "where-a-cell-looks", "training-with-noise", "noisegrad")
+NAMES = ("shattering", "where-a-cell-looks", "training-with-noise", "noisegrad", "settling")
 NAMES += ("papers-and-programs", "signal-and-distractor", "family", "own-model", "transformers")
 NAMES += ("words", "what-noise-filters")
 PAGES = {name: (ROOT / f"book/{name}.md").read_text("utf-8") for name in NAMES}
