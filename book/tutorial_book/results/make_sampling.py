@@ -19,11 +19,11 @@ knows how large these draws are, is what the scheme changes (for noise baselines
 `correlation`: for "leading 768 directions" the share of the error's variance that
 the 768 lowest frequencies of the noise decide, alone or together (pick and freeze); for "half
 resolution" the correlation of its errors with those of the same draws at full resolution; for the
-biased schemes that of their expectation with SmoothGrad's. Biased schemes: "mean gates" averages
+biased schemes that of their expectation with SmoothGrad's. Biased schemes: "SmoothDiff" averages
 the derivative of every ReLU6 over `gradients` forward passes before one backward pass; "best
 filter" is SmoothGrad through the best filter of its frequencies, which knows the answer, and its
 `error` is nine times smaller than the gradients that it needs for the accuracy of reliability 0.9.
-`seconds`: of one processor core for each gradient (for "mean gates" for each forward pass), with
+`seconds`: of one processor core for each gradient (for "SmoothDiff" for each forward pass), with
 the drawing; all take turns on each picture, captum's NoiseTunnel beside them ("captum" on the
 network as timm makes it, "captum, prepared" on ours). `bias`, `bias_error`: of the scheme on a
 small network of erf whose blurred gradient is known, a new one for each picture, relative to the
@@ -351,7 +351,7 @@ def biased_rows(one: Measured, sigma: float, smooth: list[Tensor]) -> Iterator[d
         for k in range(maps):
             eps = plain(passes, shape, one.rng("gates", passes, k))
             made.maps.append(mean_gates(one, net, one.x + sigma * eps))
-        found = row("SmoothGrad", "mean gates", passes, {"mean gates": made})
+        found = row("SmoothGrad", "SmoothDiff", passes, {"SmoothDiff": made})
         both = product(torch.stack(made.maps).mean(0), mean)
         yield found | dict(correlation=both / (signal * found["signal"]) ** 0.5)
     needed = filtered(smooth)
@@ -383,7 +383,7 @@ def timings(one: Measured, sigma: float, count: int = 4) -> dict[str, float]:
     """Seconds of one core for a gradient of each scheme and of captum, in an order by chance.
 
     captum, on the network as timm makes it and on the prepared one, takes as many in a pass as we
-    do. "mean gates": for a forward pass, with a share of the backward pass after 64 of them.
+    do. "SmoothDiff": for a forward pass, with a share of the backward pass after 64 of them.
     """
     x, shape, net = one.x, one.x.shape[1:], gated(one.model)
 
@@ -400,7 +400,7 @@ def timings(one: Measured, sigma: float, count: int = 4) -> dict[str, float]:
         "captum": partial(theirs, bare_network()),
         "captum, prepared": partial(theirs, one.model),
     }
-    calls["mean gates"] = lambda: mean_gates(one, net, x + plain(count, shape, one.rng("timing")))
+    calls["SmoothDiff"] = lambda: mean_gates(one, net, x + plain(count, shape, one.rng("timing")))
     calls["one backward pass"] = lambda: [one.gradients(x) for _ in range(count)]
     names = [*calls]
     random.Random(one.seed).shuffle(names)
@@ -411,7 +411,7 @@ def timings(one: Measured, sigma: float, count: int = 4) -> dict[str, float]:
         calls[name]()
         found[name] = (time.process_time() - start) / count
     backward = found.pop("one backward pass")
-    found["mean gates"] += backward / 64 - backward / count
+    found["SmoothDiff"] += backward / 64 - backward / count
     return found | {"centred": found["random"]}
 
 
