@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import importlib
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -319,6 +320,17 @@ def returned(value: object, shape: torch.Size) -> Tensor:
     return value
 
 
+def squares(value: Tensor, dtype: torch.dtype) -> None:
+    """Check that squares of a map are finite in the dtype of x, in which they are returned."""
+    finite = value.to(dtype).isfinite().flatten(1).all(1)  # (B,)
+    if not bool(finite.all()):
+        raise ValueError(
+            "model: the squares of its gradients are infinite for pictures "
+            f"{(~finite).nonzero().flatten().tolist()} of x, in {dtype}. Take x in a wider dtype, "
+            "or divide the scores by a number"
+        )
+
+
 def result(value: Tensor) -> None:
     """Check that a finished average is finite."""
     finite = value.isfinite().flatten(1).all(1)  # (B,)
@@ -445,12 +457,25 @@ def baselines(value: Tensor, x: Tensor) -> Tensor:
         raise TypeError(
             f"baselines: expected a tensor of K points, {_points_like(x)}, got {_kind(value)}"
         )
+    _dense("baselines", value)
     if value.ndim == 0 or value.shape[1:] != x.shape[1:] or not len(value):
         raise ValueError(
             f"baselines: expected K points of the shape of a picture, {_points_like(x)}, got shape "
             f"{tuple(value.shape)}; baseline[None] makes K = 1 of one"
         )
     return _finite_as("baselines", value, x)
+
+
+def weight(value: Callable, a: float) -> float:
+    """Return w(a) of a path's weight w, after a check that it is a finite real number."""
+    if not callable(value):
+        raise TypeError(f"weight: expected a function from a number to a number, got {value!r}")
+    found = value(a)
+    if isinstance(found, Tensor) and found.numel() == 1 and not found.is_complex():
+        found = found.item()
+    if not isinstance(found, Real) or not math.isfinite(found):
+        raise ValueError(f"weight: expected a finite real number at a = {a:g}, got {found!r}")
+    return float(found)
 
 
 def left_out(name: str, value: object, default: float, other: str) -> None:

@@ -136,6 +136,22 @@ def test_a_path_of_weight_a_is_the_mean_over_baselines_on_the_path():
     close(weighted(net, x, lambda a: a, baseline=b, **options), mean, 1e-9)
 
 
+@pytest.mark.parametrize(
+    "weight, error",
+    [
+        (3, TypeError),
+        (None, TypeError),
+        (lambda a: "x", ValueError),
+        (lambda a: 1j, ValueError),
+        (lambda a: torch.ones(3), ValueError),
+        (lambda a: float("nan"), ValueError),
+    ],
+)
+def test_a_weight_that_is_no_number_is_refused_by_name(weight, error):
+    with pytest.raises(error, match=r"^weight: expected"):
+        weighted(tanh_mlp(), normal(2, 6), weight)
+
+
 # --- IDGI ---
 
 

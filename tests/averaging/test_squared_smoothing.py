@@ -112,12 +112,30 @@ def test_the_variance_is_that_of_the_standard_error_of_smoothgrad():
     close(tl.vargrad(net, x, 1, sigma=0.3, samples=n) / (n - 1), error.square())
 
 
-def test_they_can_be_smoothed_in_turn():
-    net, x = tanh_mlp(), normal(2, 6)
-    inner = partial(tl.vargrad, sigma=0.1, samples=3)
-    copies = [x + 0.4 * e for e in noise(5, 6)]
-    naive = torch.stack([inner(net, z, 1) for z in copies]).mean(0)
-    close(tl.smoothgrad(net, x, 1, sigma=0.4, samples=5, method=inner), naive)
+@pytest.mark.parametrize("method", [tl.vargrad, tl.smoothgrad_squared, tl.smoothdiff])
+def test_noise_that_all_noisy_copies_would_share_is_refused(method):
+    inner = partial(method, sigma=0.1, samples=3)
+    with pytest.raises(TypeError, match=f"method: {method.__name__} draws noise itself.*seed=k"):
+        tl.smoothgrad(tanh_mlp(), normal(2, 6), 1, sigma=0.4, samples=5, method=inner)
+
+
+@pytest.mark.parametrize("method", [tl.vargrad, tl.smoothgrad_squared])
+@pytest.mark.parametrize("dtype, factor", [(torch.float16, 300.0), (torch.float32, 1e25)])
+def test_squares_that_the_dtype_cannot_hold_are_an_error(method, dtype, factor):
+    x = torch.rand(2, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with pytest.raises(ValueError, match=r"model: the squares of its gradients.*\[0, 1\] of x"):
+        method(lambda z: factor * z**2, x, 0, sigma=1.0, samples=4)
+
+
+@pytest.mark.parametrize("method", [tl.occlusion, tl.pattern_net])
+def test_a_keyword_that_the_method_needs_is_named(method):
+    with pytest.raises(TypeError, match=rf"method: the inner {method.__name__} has no .*Give it"):
+        tl.smoothgrad(tanh_mlp(), normal(2, 6), 1, sigma=0.1, method=method)
+
+
+def test_a_seed_belongs_to_the_outer_method():
+    with pytest.raises(TypeError, match="seed: the seed of vargrad is for all of its noise"):
+        tl.vargrad(tanh_mlp(), normal(2, 6), 1, sigma=0.1, method=partial(tl.idgi, seed=3))
 
 
 def test_a_keyword_that_nothing_takes_is_named():

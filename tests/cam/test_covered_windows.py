@@ -279,3 +279,10 @@ def test_a_window_is_refused_before_the_model_runs():
 
     with pytest.raises(ValueError, match="window: "):
         tl.occlusion(Call(never).eval(), PICTURES, 0, window=9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_small_probability_is_no_reason_to_warn():
+    net = lambda z: torch.stack([-30 * z[:, 0], 0 * z[:, 0]], 1).softmax(1)  # noqa: E731
+    found = tl.occlusion(net, torch.ones(1, 3), 0, window=1)
+    assert torch.allclose(found, torch.tensor([[-0.5, 0.0, 0.0]]), atol=1e-6)

@@ -657,3 +657,19 @@ def test_the_metrics_take_it():
     assert torch.allclose(gap, tl.metrics.completeness_gap(plain, X, 1, a))
     found = tl.metrics.randomisation(adapted, X, 1, method=tl.gradient)
     assert [name for name, _ in found] == ["net.2", "net.0"]
+
+
+@pytest.mark.parametrize("method", [tl.expected_gradients, tl.deeplift])
+def test_several_inputs_have_points_of_their_own_to_be_compared_with(method):
+    one, other = torch.rand(2, 3).double(), torch.rand(2, 4).double()
+    inputs = one, other
+    net = tl.scores(lambda a, b: a.sum(1, keepdim=True) + 2 * b.sum(1, keepdim=True), inputs=inputs)
+    points = torch.rand(5, 3).double(), torch.rand(5, 4).double()
+    many = dict(samples=4000) if method is tl.expected_gradients else {}
+    found = net.explain(method, 0, baselines=points, **many)
+    assert torch.allclose(found[0], one - points[0].mean(0), atol=0.05)
+    assert torch.allclose(found[1], 2 * (other - points[1].mean(0)), atol=0.05)
+    with pytest.raises(ValueError, match="baselines: expected equally many points"):
+        net.explain(method, 0, baselines=(points[0], points[1][:2]))
+    with pytest.raises(ValueError, match=r"baselines: expected K points \(K, 4\)"):
+        net.explain(method, 0, baselines=(points[0], points[0]))

@@ -215,9 +215,8 @@ def weighted_path(
         tensor([[3.]])
     """
     plain = path(x, baseline=baseline, steps=steps, rule=rule, seed=seed)
-    values = torch.tensor(
-        [float(weight(a)) for a in quadrature(rule, steps)[0]], dtype=torch.float64
-    )
+    nodes = quadrature(rule, steps)[0]
+    values = torch.tensor([checks.weight(weight, a) for a in nodes], dtype=torch.float64)
     values = values.to(x.device, checks.accumulator(x.dtype)).view(-1, *[1] * x.ndim)
 
     def make() -> Iterator[Block]:

@@ -291,16 +291,21 @@ def mean_and_variance(
     come from one run.
 
     outer: the function that smooths. keywords: those of the method. options: of `_smoothed`.
+    Both are in float32 or better, so that squares of half precision are not rounded twice.
     """
     probe_function = partial(probes.gaussian, sigma=sigma, samples=samples, seed=seed)
     inner = _how_to_smooth(method, keywords, outer)
-    if checks.count("samples", samples) == 1:
-        mean = _smoothed(model, x, target, probe_function, inner, **options)
-        return mean, torch.zeros_like(mean)
-    options |= dict(standard_error=True)
-    mean, error = _smoothed(model, x, target, probe_function, inner, **options)
-    return mean, (samples - 1) * error.square()
+    many = checks.count("samples", samples) > 1
+    found = _smoothed(model, x, target, probe_function, inner, **options, standard_error=many)
+    mean, error = found if many else (found, torch.zeros_like(found))
+    mean, error = (v.to(checks.accumulator(v.dtype)) for v in (mean, error))
+    variance = (samples - 1) * error.square()
+    checks.squares(mean.square() + variance, x.dtype)
+    return mean, variance
 
+
+# Methods of other rooms that draw noise of their own and have no probe function here.
+DRAW_NOISE = {"smoothdiff", "smoothgrad_squared", "vargrad"}
 
 # Where each method looks. To smooth a method means to look at its probes around each noisy x, so
 # smoothing can be smoothed in turn.
@@ -376,18 +381,20 @@ def _how_to_smooth(method: Callable, keywords: dict, outer: Callable) -> _Inner:
         raise TypeError(f"method: expected an attribution function, got {method!r}")
     probe_function = next((p for known, p in PROBES.items() if known is method), None)
     if probe_function is None:  # no average of gradients that we know: call it
+        name = getattr(method, "__name__", "")
+        if name in DRAW_NOISE and method.__module__.startswith("tutorial_lib."):
+            raise TypeError(
+                f"method: {name} draws noise itself, and would draw the same at each noisy copy of "
+                f"{outer.__name__}. Average its maps over seeds: "
+                f"torch.stack([tl.{name}(..., seed=k) for k in range(8)]).mean(0)"
+            )
         _check_keywords(keywords, method, outer)
+        _check_missing(keywords, method, outer)
         return _Inner(probes.point, partial(_call, method), keywords)
     accepted = signature(probe_function).parameters
     given = {n: v for n, v in keywords.items() if n in accepted.keys() - {"x", "seed", "inner"}}
     required = {n for n, p in accepted.items() if p.default is Parameter.empty} - {"x"}
-    if missing := sorted(required - set(given)):
-        clash = [name for name in missing if name in signature(outer).parameters]
-        hint = f"{outer.__name__} takes {clash[0]} for itself. Bind it" if clash else "Give it"
-        raise TypeError(
-            f"method: the inner {method.__name__} has no {', '.join(missing)}; {hint}: "
-            f"method=functools.partial(tl.{method.__name__}, {missing[0]}=...)"
-        )
+    _require(required - set(given), method, outer)
     # How the forward passes are packed is the outer method's business.
     rest = {k: v for k, v in keywords.items() if k not in {*given, "batch_size", "progress"}}
     if "inner" not in accepted:
@@ -396,6 +403,29 @@ def _how_to_smooth(method: Callable, keywords: dict, outer: Callable) -> _Inner:
         return _Inner(partial(probe_function, **given) if given else probe_function, gradients, {})
     inner = _how_to_smooth(rest.pop("method", gradient), rest, method)
     return inner._replace(probes=partial(probe_function, **given, inner=inner.probes))
+
+
+def _check_missing(keywords: dict, method: Callable, outer: Callable) -> None:
+    """Raise TypeError for a keyword that a method needs and has not got."""
+    try:
+        accepted = signature(method).parameters
+    except (TypeError, ValueError):  # a callable that does not say what it takes
+        return
+    needed = {n for n, p in accepted.items() if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    _require(needed - set(keywords), method, outer)
+
+
+def _require(missing: set[str], method: Callable, outer: Callable) -> None:
+    """Raise TypeError if keywords of a method are missing, and say how to give the first."""
+    if not missing:
+        return
+    name, names = getattr(method, "__name__", "method"), sorted(missing)
+    clash = [n for n in names if n in signature(outer).parameters]
+    hint = f"{outer.__name__} takes {clash[0]} for itself. Bind it" if clash else "Give it"
+    raise TypeError(
+        f"method: the inner {name} has no {', '.join(names)}; {hint}: "
+        f"method=functools.partial(tl.{name}, {names[0]}=...)"
+    )
 
 
 def _check_keywords(
@@ -414,7 +444,12 @@ def _check_keywords(
     method = method or function
     inner_name = getattr(method, "__name__", repr(method))
     for name in keywords:
-        if name not in accepted or name in ("x", "seed", "inner"):
+        if name == "seed":
+            raise TypeError(
+                f"seed: the seed of {outer.__name__} is for all of its noise; give it to "
+                f"{outer.__name__}, and none to its method {inner_name}"
+            )
+        if name not in accepted or name in ("x", "inner"):
             known = [*signature(outer).parameters, *signature(method).parameters]
             closest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             raise TypeError(

@@ -60,7 +60,7 @@ def smoothgrad_squared(
     options: dict[str, Any] = dict(sigma=sigma, samples=samples, method=method, seed=seed)
     options |= dict(batch_size=batch_size, progress=progress)
     mean, variance = mean_and_variance(smoothgrad_squared, keywords, model, x, target, **options)
-    return mean.square() + variance
+    return (mean.square() + variance).to(x.dtype)
 
 
 def vargrad(
@@ -117,4 +117,4 @@ def vargrad(
     options: dict[str, Any] = dict(sigma=sigma, samples=samples, method=method, seed=seed)
     options |= dict(batch_size=batch_size, progress=progress)
     _, variance = mean_and_variance(vargrad, keywords, model, x, target, **options)
-    return variance
+    return variance.to(x.dtype)

@@ -15,6 +15,8 @@ from torch import Tensor
 from tutorial_lib import checks
 from tutorial_lib.averaging import probes
 from tutorial_lib.averaging.engine import Block, Probes, average
+from tutorial_lib.fast.passes import Passes
+from tutorial_lib.fast.precision_modes import precision_for
 
 
 def occlusion(
@@ -81,10 +83,15 @@ def occlusion(
     checks.model(model)
     checks.seed(seed)
     windows = partial(covered, window=window, stride=stride, baseline=baseline)
-    windows(checks.pictures(x))  # what does not fit is said before the model runs
+    x, target = checks.pictures(x), checks.target(target, x)
+    windows(x)  # what does not fit is said before the model runs
+    passes = Passes(batch_size, x)
+    with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=True):
+        passes.rows = len(x) if checks.examine(model, x).fixed_rows else passes.rows
+        call = partial(_score, model)
+        before = [passes.run(call, x[s].clone(), target[s]) for s in passes.slices(len(x))]
     options = dict(batch_size=batch_size, progress=progress)
-    before = average(model, x, target, probes.point, gradient_of=_score, batch_size=batch_size)
-    given = dict(gradient_of=_fall, per_picture=dict(before=before))
+    given = dict(gradient_of=_fall, per_picture=dict(before=torch.cat(before)))
     return average(model, x, target, windows, **given, **options)
 
 

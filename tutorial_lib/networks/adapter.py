@@ -231,8 +231,8 @@ class Adapter(nn.Module):
         Args:
             method: A method such as `tl.integrated_gradients`.
             target: Class index, or LongTensor (B,) with one for each row.
-            **keywords: Keywords of the method. `baseline` and `sigma` may be a tuple or dictionary
-                with a value for each input, and so may both sides of `bounds`.
+            **keywords: Keywords of the method. `baseline`, `baselines` and `sigma` may be a tuple
+                or dictionary with a value for each input, and so may both sides of `bounds`.
 
         Returns:
             Maps in the form of `inputs`; what is no map of x (that of Grad-CAM) as it is.
@@ -250,6 +250,8 @@ class Adapter(nn.Module):
         for name in JOINED:
             if isinstance(keywords.get(name), tuple | list | Mapping):
                 keywords[name] = self.join(keywords[name])
+        if isinstance(keywords.get("baselines"), tuple | list | Mapping):
+            keywords["baselines"] = self._join_rows("baselines", keywords["baselines"])
         if isinstance(keywords.get("bounds"), tuple | list):
             several = (tuple, list, dict)
             sides = keywords["bounds"]
@@ -257,6 +259,21 @@ class Adapter(nn.Module):
         found = method(self, self.x, target, **keywords)
         is_map = isinstance(found, Tensor) and found.shape == self.x.shape
         return self.split(found) if is_map else found
+
+    def _join_rows(self, what: str, values: object) -> Tensor:
+        """Make one tensor of K points for each input, (K, ...), of the shape of its rows."""
+        listed = self._listed(what, values)
+        for (name, part), value in zip(self.parts.items(), listed, strict=True):
+            if not isinstance(value, Tensor) or value.shape[1:] != part.shape[1:] or value.ndim < 1:
+                raise ValueError(
+                    f"{what}: expected K points (K, {', '.join(map(str, part.shape[1:]))}) for "
+                    f"{name}, got {_shape(value) if isinstance(value, Tensor) else value!r}"
+                )
+        if len({len(value) for value in listed}) > 1:
+            raise ValueError(
+                f"{what}: expected equally many points for each input, got {[*map(len, listed)]}"
+            )
+        return torch.cat([v.flatten(1) for v in listed], 1) if self._is_joined else listed[0]
 
     @property
     def _is_joined(self) -> bool:
