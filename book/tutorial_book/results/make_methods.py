@@ -1,6 +1,6 @@
 """All methods by all measures: one row for each picture and method.
 
-    python make_methods.py PICTURES --count 20 --out methods.csv
+    python make_methods.py PICTURES --count 10 --out methods.csv
 
 PICTURES as for make_reliability.py. A row: picture, method (and three controls that have not seen
 the network: edges, centre, random), and of its map with signs: AUTVC (`autvc`, lower is calmer),
