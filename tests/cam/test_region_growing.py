@@ -219,6 +219,12 @@ BAD = {
     ),
     "attribution a name": (dict(attribution="gradient"), TypeError, "attribution: "),
     "attribution a function": (dict(attribution=tl.gradient), TypeError, "attribution: "),
+    "attribution complex": (dict(attribution=X.cfloat()), TypeError, "attribution: .*complex64"),
+    "attribution complex, without channels": (
+        dict(attribution=X[:, 0].cfloat()),
+        TypeError,
+        "attribution: .*complex64",
+    ),
     "attribution NaN": (dict(attribution=X * float("nan")), ValueError, "attribution: .*finite"),
     "bounds": (dict(bounds=(1.0, 0.0)), ValueError, "bounds: "),
     "bounds a number": (dict(bounds=1.0), TypeError, "bounds: expected a pair"),

@@ -158,8 +158,18 @@ MUTANTS = {
     ),
     "the mean of those that pass": (
         "rules/learnt_patterns.py",
-        "return [y.numel() // units, total,",
-        "return [y.numel() // units, 0 * total,",
+        "sums = [count, total,",
+        "sums = [count, 0 * total,",
+    ),
+    "rounding makes a pattern": (
+        "rules/learnt_patterns.py",
+        "rounding**2 * size",
+        "0 * size",
+    ),
+    "the class that comes last decides": (
+        "rules/relevance_propagation.py",
+        "rule[classes[0]]",
+        "rule[classes[-1]]",
     ),
     "patterns alone in the attribution": (
         "rules/learnt_patterns.py",

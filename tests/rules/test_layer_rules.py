@@ -109,6 +109,27 @@ def test_the_innermost_module_decides_and_a_name_goes_before_its_class():
     assert not close(tl.lrp(net, x, TARGET, rule="gamma"), wanted, 1e-3)
 
 
+def test_the_class_nearest_to_a_layers_own_decides_in_any_order():
+    class Own(nn.Linear):
+        pass
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), Own(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    net, x = net.double().eval(), normal(2, 6)
+    wanted = tl.lrp(net, x, TARGET, rule={"0": "flat", "2": "gamma", "4": "flat"})
+    rules = [(nn.Linear, "flat"), (nn.Module, "w_square"), (Own, "gamma")]
+    for order in itertools.permutations(rules):
+        assert torch.equal(tl.lrp(net, x, TARGET, rule=dict(order)), wanted)
+
+
+def test_a_module_has_one_rule():
+    net, x = convnet(bias=True), pictures()
+    with pytest.raises(ValueError, match=r"^rule: expected one rule a module, .* has two"):
+        tl.lrp(net, x, TARGET, rule={"0": "gamma", net[0]: "flat"})
+    same = tl.lrp(net, x, TARGET, rule={"0": "gamma", net[0]: "gamma"})
+    assert torch.equal(same, tl.lrp(net, x, TARGET, rule={"0": "gamma"}))
+
+
 def test_a_mapping_can_write_the_composite():
     net, x = convnet(bias=True), pictures()
     wanted = tl.lrp(net, x, TARGET, rule="composite", gamma=0.25, bounds=BOUNDS)

@@ -108,6 +108,39 @@ def test_a_unit_that_no_input_passes_has_a_pattern_of_zeros():
     assert found["2"].isfinite().all()
 
 
+@every_estimator
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [0.0, -0.1])
+def test_a_unit_whose_output_never_changes_has_a_pattern_of_zeros(estimator, dtype, bias):
+    x = normal(500, 5).to(dtype)
+    x[:, :2] = 0.1
+    # 0.3 * 0.1 + 0.7 * 0.1, 0.1 + 0.3 x2 - 0.3 x2, and one that does change
+    weight = [[0.3, 0.7, 0, 0, 0], [1, 0, 0.3, -0.3, 0], [0, 1, 1, 0, 0]]
+    x[:, 3] = x[:, 2]
+    net = nn.Sequential(dense(weight, [bias, bias, 0]), nn.ReLU(), dense([[1, 1, 1]])).to(dtype)
+    for size in (None, 1, 7, 499):
+        found = tl.fit_patterns(net.eval(), x, estimator=estimator, batch_size=size)["0"]
+        assert not found[:2].any() and found[2].any() and found.isfinite().all()
+
+
+@every_estimator
+def test_a_convolution_of_a_constant_picture_has_a_pattern_of_zeros(estimator):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)]
+    net = nn.Sequential(*layers).double().eval().requires_grad_(False)
+    for size in (None, 1, 3):
+        found = tl.fit_patterns(
+            net, torch.full((5, 3, 8, 8), 0.1).double(), estimator=estimator, batch_size=size
+        )
+        assert not found["0"].any() and not found["3"].any()
+
+
+def test_an_output_that_hardly_changes_beside_its_mean_keeps_its_pattern():
+    x = 1e-7 * world()[1] + torch.tensor([3.0, 1.0])
+    found, x = tl.fit_patterns(reader(), x, estimator="linear")["0"][0], x - x.mean(0)
+    assert close(found, x.T @ (x @ W) / (x @ W).square().sum(), 1e-6)
+
+
 def test_with_weights_for_patterns_pattern_net_is_the_gradient_times_the_score():
     net, x, target = convnet(), normal(2, 2, 8, 8), torch.tensor([2, 0])
     weights = {name: net[int(name)].weight.detach() for name in ("0", "2", "6")}
@@ -244,6 +277,13 @@ BAD = {
     "a pattern too many": ("patterns", dict(patterns=GOOD | {"1": SIGNAL[None]})),
     "a pattern of another shape": ("patterns", dict(patterns={"0": SIGNAL[:, None]})),
     "no tensor": ("patterns", dict(patterns={"0": 1.0})),
+    "an array": ("patterns", dict(patterns={"0": SIGNAL[None].numpy()})),
+    "a pattern with NaN": ("patterns", dict(patterns={"0": SIGNAL[None] * float("nan")})),
+    "a pattern with infinity": ("patterns", dict(patterns={"0": SIGNAL[None] / 0})),
+    "a complex pattern": ("patterns", dict(patterns={"0": SIGNAL[None].cfloat()})),
+    "a pattern of bools": ("patterns", dict(patterns={"0": SIGNAL[None] > 0})),
+    "patterns a word": ("patterns", dict(patterns="linear")),
+    "patterns a list": ("patterns", dict(patterns=[SIGNAL[None]])),
     "seed negative": ("seed", dict(seed=-1)),
     "target too large": ("target", dict(target=1)),
     "x a list": ("x", dict(x=[1.0])),
@@ -257,6 +297,18 @@ def test_bad_input_is_refused_by_an_error_that_names_the_argument(case, method):
     keywords = dict(x=world(5)[1], target=0, patterns=GOOD) | given
     with pytest.raises((ValueError, TypeError), match=rf"^{name}: "):
         method(reader(), **keywords)
+
+
+def test_errors_about_patterns_say_what_to_write():
+    for patterns, message in (
+        ("linear", r"^patterns: .* str; write patterns=tl\.fit_patterns\(model, inputs\)"),
+        ({"0": SIGNAL[None].numpy()}, r"^patterns: expected a tensor .*torch\.from_numpy\("),
+    ):
+        with pytest.raises(TypeError, match=message):
+            tl.pattern_net(reader(), world(5)[1], 0, patterns=patterns)
+    wide = {"0": SIGNAL[None] * 1e300}
+    with pytest.raises(ValueError, match=r"^patterns: expected finite numbers in torch\.float32"):
+        tl.pattern_net(reader().float(), world(5)[1].float(), 0, patterns=wide)
 
 
 def test_fitting_refuses_bad_input():

@@ -170,5 +170,6 @@ def _one_channel(attribution: object, x: Tensor) -> Tensor:
             f"attribution: expected the shape of x, {tuple(x.shape)}, or that without the "
             f"channels, got {tuple(attribution.shape)}"
         )
-    several = isinstance(attribution, Tensor) and attribution.ndim == x.ndim
+    real = isinstance(attribution, Tensor) and attribution.is_floating_point()
+    several = real and attribution.ndim == x.ndim
     return checks.maps("attribution", attribution.amax(1) if several else attribution)

@@ -59,7 +59,7 @@ def fit_patterns(
     linear one. (In the program iNNvestigate the mean of y goes over the inputs that pass, too.)
 
     A batch norm or an added constant right behind a layer counts as part of it. A unit that no
-    input passes, or whose output never changes, has a pattern of zeros.
+    input passes, or whose output never changes by more than rounding, has a pattern of zeros.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
@@ -90,7 +90,7 @@ def fit_patterns(
     checks.choice("estimator", estimator, ESTIMATORS)
     checks.model(model)
     inputs = checks.pictures(inputs, "inputs")
-    passes, layers, sums = Passes(batch_size, inputs), {}, {}
+    passes, layers, sums, origins = Passes(batch_size, inputs), {}, {}, {}
     with torch.inference_mode(False), torch.no_grad(), precision_for(inputs.device, exact=True):
         if checks.examine(model, inputs).fixed_rows:
             passes.rows = len(inputs)
@@ -99,8 +99,8 @@ def fit_patterns(
             tape = record(model, x, torch.zeros(len(x), dtype=torch.long)).logits()
             layers = _layers(tape.without_choices(), "fit_patterns")
             for name, layer in layers.items():
-                new = _sums(layer, tape, estimator)
-                sums[name] = [s + n for s, n in zip(sums.get(name, [0] * 4), new, strict=True)]
+                new = _sums(layer, tape, estimator, origins.setdefault(name, _first(layer, tape)))
+                sums[name] = [s + n for s, n in zip(sums.get(name, [0] * 6), new, strict=True)]
         return {name: _pattern(layer, *sums[name]) for name, layer in layers.items()}
 
 
@@ -212,7 +212,8 @@ def _walk(method: str, model, x, target, patterns, batch_size, seed, progress) -
     """Return the map (B, ...) of a method with patterns, by its name."""
     if not isinstance(patterns, Mapping):
         raise TypeError(
-            f"patterns: expected what tl.fit_patterns returns, got {type(patterns).__name__}"
+            "patterns: expected a dict {name of the layer: (units, ...)}, got "
+            f"{type(patterns).__name__}; write patterns=tl.fit_patterns(model, inputs)"
         )
 
     def walk(network: Callable, points: Tensor, target: Tensor) -> Tensor:
@@ -284,27 +285,49 @@ def _layers(tape: Tape, method: str) -> dict[str, _Layer]:
     return found
 
 
-def _sums(layer: _Layer, tape: Tape, estimator: str) -> list:
-    """Over all inputs of all units: their number, sum of y, and, where they pass, of x y and x."""
+def _outputs(layer: _Layer, a: Tensor, weight: Tensor) -> Tensor:
+    """What the units make of inputs a, (N, units, ...), without constants and in float64."""
+    return layer.form.call([weight.double()], a.double())
+
+
+def _first(layer: _Layer, tape: Tape) -> Tensor:
+    """y of each unit at its first input, (1, units, 1, ...)."""
+    (a,), (weight,) = tape.values_read_by(layer.step), layer.form.coefficients
+    y = _outputs(layer, a[:1], weight)
+    return y.flatten(2)[..., :1].view(1, -1, *[1] * (y.ndim - 2)) if y.ndim > 2 else y
+
+
+def _sums(layer: _Layer, tape: Tape, estimator: str, origin: Tensor) -> list:
+    """Over all inputs of all units: their number, sums of y, where they pass of x y and x, of y^2.
+
+    y is counted from `origin`, its first value, as the digits of a y that hardly changes would be
+    lost. The last is the sum of (sum |w x|)^2, to which the rounding of y^2 is small.
+    """
     (a,), (weight,) = tape.values_read_by(layer.step), layer.form.coefficients
     a, weight = a.double(), weight.double()
-    y, units = layer.form.call([weight], a), tape.values[layer.made].shape[1]
+    y, size = _outputs(layer, a, weight) - origin, _outputs(layer, a.abs(), weight.abs())
+    by_unit = lambda v: v.transpose(0, 1).flatten(1).sum(1)  # (units,)  # noqa: E731
     passes = torch.ones_like(y)
     if layer.rectified and estimator == "two_component":
         passes = (tape.values[layer.made] > 0).double()
     over_inputs = lambda v: vjp(lambda w: layer.form.call([w], a), [weight], v)[0]  # noqa: E731
-    total = y.transpose(0, 1).reshape(units, -1).sum(1)  # (units,)
-    return [y.numel() // units, total, over_inputs(passes * y), over_inputs(passes)]
+    count, total, squares = y.numel() // y.shape[1], by_unit(y), by_unit(y.square())
+    sums = [count, total, over_inputs(passes * y), over_inputs(passes)]
+    return [*sums, squares, by_unit(size.square())]
 
 
-def _pattern(layer: _Layer, count: int, total: Tensor, xy: Tensor, x: Tensor) -> Tensor:
-    """The patterns (units, ...) of a layer from its sums; 0 where nothing passes."""
+def _pattern(
+    layer: _Layer, count: int, total: Tensor, xy: Tensor, x: Tensor, squares: Tensor, size: Tensor
+) -> Tensor:
+    """The patterns (units, ...) of a layer from its sums; 0 where nothing passes or changes."""
     weight = layer.by_units(layer.form.coefficients[0])
     xy, x = layer.by_units(xy), layer.by_units(x)
     column = lambda v: v.view(-1, *[1] * (weight.ndim - 1))  # noqa: E731
     q = xy - x * column(total / count)
     scale = column((weight * q).flatten(1).sum(1))  # w . q
-    return torch.where(scale == 0, 0, q / scale).to(weight.dtype)
+    rounding = 16 * torch.finfo(checks.accumulator(weight.dtype)).eps
+    none = (scale == 0) | column(squares <= rounding**2 * size)
+    return torch.where(none, 0, q / scale).to(weight.dtype)
 
 
 def _pattern_forms(
@@ -320,11 +343,31 @@ def _pattern_forms(
     for name, layer in layers.items():
         (weight,), pattern = layer.form.coefficients, patterns[name]
         shape = tuple(layer.by_units(weight).shape)
-        if not isinstance(pattern, Tensor) or tuple(pattern.shape) != shape:
-            found = tuple(getattr(pattern, "shape", [type(pattern).__name__]))
-            raise ValueError(f"patterns: expected shape {shape} for layer {name!r}, got {found}")
-        pattern = layer.by_units(pattern).to(weight)
+        pattern = layer.by_units(_checked(pattern, name, shape).to(weight))
+        if not bool(pattern.isfinite().all()):
+            raise ValueError(
+                f"patterns: expected finite numbers in {weight.dtype} for layer {name!r}, got some "
+                "that are NaN or infinite"
+            )
         new = pattern * weight if method == "pattern_attribution" else pattern
         forms[layer.step.output] = replace(layer.form, coefficients=(new,))
         absorbed.update(step.output for step in layer.absorbed)
     return forms, absorbed
+
+
+def _checked(pattern: object, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return the patterns of a layer if they are a tensor of real numbers of its shape."""
+    if not isinstance(pattern, Tensor):
+        raise TypeError(
+            f"patterns: expected a tensor for layer {name!r}, got {type(pattern).__name__}; an "
+            "array becomes one by torch.from_numpy(...)"
+        )
+    if pattern.is_complex() or pattern.dtype == torch.bool:
+        raise TypeError(
+            f"patterns: expected real numbers for layer {name!r}, got dtype {pattern.dtype}"
+        )
+    if tuple(pattern.shape) != shape:
+        raise ValueError(
+            f"patterns: expected shape {shape} for layer {name!r}, got {tuple(pattern.shape)}"
+        )
+    return pattern

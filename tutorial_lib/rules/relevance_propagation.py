@@ -70,8 +70,8 @@ def lrp(
 
     A rule for each layer: a mapping from the dotted name of a module, the module itself, or a class
     of modules. Layers inside a module that is named follow its rule, and the innermost decides; a
-    name or a module goes before its class. "" is the whole model, and without it the rule of all
-    other layers is epsilon.
+    name or a module goes before its class, and a class before those that it derives from. "" is
+    the whole model, and without it the rule of all other layers is epsilon.
 
     "transformer" is epsilon in all layers, with rules for what transformers are made of, which the
     other rules refuse (AttnLRP, Achtibat et al., 2024, Prop. 3.1 to 3.4); {"": "transformer",
@@ -295,17 +295,17 @@ def _rules_by_module(model: Callable, rule: str | Mapping) -> tuple[dict, list[n
         return {None: rule}, []
     if not isinstance(model, nn.Module):
         raise TypeError("rule: a mapping from modules needs a model that is an nn.Module")
-    by_class: dict[nn.Module | None, str] = {None: "epsilon"}
     by_name: dict[nn.Module, str] = {}
+    kin = {m: [c for c in type(m).__mro__ if c in rule] for m in model.modules()}
     for key, value in rule.items():
         checks.choice("rule", value, (*LAYER_RULES, "transformer"))
         if not isinstance(key, type):
-            by_name[find_module("rule", model, key)] = value
-        elif found := [m for m in model.modules() if isinstance(m, key)]:
-            by_class |= dict.fromkeys(found, value)
-        else:
+            if by_name.setdefault(find_module("rule", model, key), value) != value:
+                raise ValueError(f"rule: expected one rule a module, {key!r} has two")
+        elif not any(key in classes for classes in kin.values()):
             raise ValueError(f"rule: the model has no module of the class {key.__name__}")
-    return by_class | by_name, list(by_name)
+    by_class = {m: rule[classes[0]] for m, classes in kin.items() if classes}
+    return {None: "epsilon"} | by_class | by_name, list(by_name)
 
 
 def _input_bounds(x: Tensor, bounds: tuple | None) -> tuple[Tensor, Tensor] | None:
