@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from book._ext.reading_time import cells_of
-
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "_build/html"
 NO_SITE = "the site is not built: run `make book`"
@@ -51,6 +49,8 @@ def chapters() -> list[Path]:
 
 def cells(page: Path) -> list:
     """The cells of a page; a page without cells is one Markdown cell."""
+    from book._ext.reading_time import cells_of  # where mutants run there is no book
+
     return cells_of(page.read_text("utf-8"))
 
 
