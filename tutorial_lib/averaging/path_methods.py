@@ -143,10 +143,11 @@ def guided_integrated_gradients(
 
         A(x) = sum_k (z_(k+1) - z_k) * grad f(z_k),  z_0 = b,  |x - z_k|_1 = (1 - k/n) |x - b|_1
 
-    Kapishnikov et al. (2021), Guided IG. In step k the inputs whose gradients at z_k are smallest in
-    size, the share `fraction` of all, move towards x as far as the step needs. If they are there before, the
-    next ones follow, with the same gradient. So large gradients that the straight line meets on its
-    way are met late or not at all. The path depends on the model, and A is not linear in it.
+    Kapishnikov et al. (2021), Guided IG. In step k the inputs whose gradients at z_k are smallest
+    in size, the share `fraction` of all, move towards x as far as the step needs. If they are there
+    before, the next ones follow, with the same gradient. So large gradients that the straight line
+    meets on its way are met late or not at all. The path depends on the model, and A is not linear
+    in it.
 
     The entries sum to f(x) - f(b) as n grows if f is smooth. They need not where it has kinks: of
     max(x_1, x_2) the path climbs along the kink in a zigzag, always by the input whose gradient is
