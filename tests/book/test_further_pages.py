@@ -53,7 +53,7 @@ def test_the_family_calls_built_what_the_package_has_and_nothing_else():
         "SmoothDiff": "smoothdiff",
         "LibraGrad": "libragrad",
         "PatternNet and kin": "pattern_net",
-        "Grad-CAM++, LayerCAM": "layer_cam",
+        "More CAMs": "layer_cam",
         "Deep SHAP": "deeplift",
         "Score-CAM": "score_cam",
         "Occlusion": "occlusion",
