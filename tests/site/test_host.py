@@ -34,7 +34,13 @@ PAPER = re.compile(r"https://(doi\.org/10\.|arxiv\.org/abs/)")
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 NOT_SET = not CONFIG["repository"]["url"] and not CONFIG["html"]["baseurl"]
 TITLED = "# Start & \\<end>\n\nThe first paragraph.\n"
-WITHOUT_ADDRESS = {"davis1984methods", "cho2009kernel", "holm1979simple", "demsar2006statistical"}
+WITHOUT_ADDRESS = {
+    "hill2025smoothdiff",
+    "davis1984methods",
+    "cho2009kernel",
+    "holm1979simple",
+    "demsar2006statistical",
+}
 
 
 @pytest.fixture(scope="module")
