@@ -123,6 +123,31 @@ def gradients(model: Callable, points: Tensor, target: Tensor) -> Tensor:
         return checks.gradient(gradient_at(points, scores, target))
 
 
+def target_scores(model: Callable, points: Tensor, target: Tensor) -> Tensor:
+    """Compute each row's target score.
+
+    Args:
+        model: Callable from (N, ...) to scores (N, C), rows independent.
+        points: (N, ...) inputs.
+        target: LongTensor (N,), one class index for each row.
+
+    Returns:
+        (N,) scores, in the dtype of the model.
+
+    Raises:
+        TypeError: The model does not return a tensor.
+        ValueError: The output of the model is not (N, C), or has no class `target`.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 3.0], [2.0, 5.0]])
+        >>> tl.engine.target_scores(lambda z: z**2, z, torch.tensor([1, 0]))
+        tensor([9., 4.])
+    """
+    # A copy, as the model may write into its input.
+    scores = checks.scores(model(points.clone()), points, target)
+    return scores.gather(1, target.to(scores.device)[:, None])[:, 0]
+
+
 def gradient_at(place: Tensor, scores: Tensor, target: Tensor) -> Tensor | None:
     """Compute the gradient of each row's target score with respect to a tensor that leads to it.
 
@@ -216,8 +241,7 @@ def average(
         return gradient_of(network, points, target, **dict(zip(per_picture, tensors, strict=True)))
 
     with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=exact):
-        findings = checks.examine(model, x)
-        passes.rows = len(x) if findings.fixed_rows else passes.rows
+        findings = passes.examine(model, x)
         all_probes = probes(x)
         total = _RunningTotal(x, standard_error)
         transform: Callable[[Callable], Callable] | None = None

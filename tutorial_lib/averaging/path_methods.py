@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tutorial_lib import checks
 from tutorial_lib.averaging import probes
-from tutorial_lib.averaging.engine import average, gradients
+from tutorial_lib.averaging.engine import average, gradients, target_scores
 
 
 def expected_gradients(
@@ -233,7 +233,6 @@ def _moved(
 
 
 def _score(network: Callable, points: Tensor, target: Tensor) -> Tensor:
-    """Return the target's score of each point, (N, 1)."""
-    scores = checks.scores(network(points.clone()), points, target)
-    scores = scores.to(checks.accumulator(scores.dtype))
-    return scores.gather(1, target.to(scores.device)[:, None])
+    """Return the target's score of each point, (N, 1), in float32 or better."""
+    scores = target_scores(network, points, target)
+    return scores.to(checks.accumulator(scores.dtype))[:, None]

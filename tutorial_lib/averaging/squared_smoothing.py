@@ -26,7 +26,7 @@ def smoothgrad_squared(
 
         A(x) = 1/n sum_k M(x + eps_k)^2,  eps_k ~ N(0, sigma^2 I)
 
-    Hooker et al. (2019), Sec. 4.1, who call it SmoothGrad-squared. It is SmoothGrad squared plus
+    Hooker et al. (2019), who call it SmoothGrad-squared. It is SmoothGrad squared plus
     VarGrad, on the same draws, and it has lost the sign. It takes n maps of M.
 
     Args:
@@ -81,11 +81,11 @@ def vargrad(
         A(x) = 1/n sum_k (M(x + eps_k) - m)^2,  eps_k ~ N(0, sigma^2 I)
         m = 1/n sum_k M(x + eps_k)
 
-    Adebayo et al. (2018); Hooker et al. (2019), Sec. 4.1. The papers do not say whether the sum is
-    divided by n or by n - 1. Here it is n, so that A is SmoothGrad-squared minus the square of
-    SmoothGrad; multiply by n / (n - 1) for the estimate without bias. A is also n - 1 times the
-    squared standard error of SmoothGrad. It says how much the gradient changes near x and nothing
-    about its size: it is 0 for a linear f. It takes n maps of M.
+    Adebayo et al. (2018); Hooker et al. (2019). The sum is divided by n here, so that A is
+    SmoothGrad-squared minus the square of SmoothGrad; multiply by n / (n - 1) for the estimate
+    without bias. A is also n - 1 times the squared standard error of SmoothGrad. It says how much
+    the gradient changes near x and nothing about its size: it is 0 for a linear f. It takes n maps
+    of M.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from tutorial_lib import checks
+from tutorial_lib.averaging.engine import target_scores
 from tutorial_lib.cam.class_activation import Tap, activation_map, checked, drawing
 from tutorial_lib.fast.passes import Passes
 from tutorial_lib.fast.precision_modes import precision_for
@@ -38,7 +39,7 @@ def grad_cam_plus_plus(
         alpha_kij = Y''_kij / (2 Y''_kij + sum_ab A_kab Y'''_kij)
                   = g_kij^2 / (2 g_kij^2 + sum_ab A_kab g_kij^3)
 
-    Chattopadhay et al. (2018), Eq. 19 for the last line. Y = exp(f), and f is the score that the
+    Chattopadhay et al. (2018). Y = exp(f), and f is the score that the
     model returns, a logit: Y'' and Y''' are its second and third derivatives with respect to the
     one cell A_kij. Of a network of rectifiers f is linear around a point, so they are exp(f) g^2
     and exp(f) g^3 with g = d f / d A, and exp(f) falls out of alpha. Where g is 0, alpha counts as
@@ -127,9 +128,8 @@ def layer_cam(
     and a dense layer, whose gradients are alike in all cells, it is Grad-CAM without the channels
     that speak against the target. If the layer has no negative output, nothing is left to cut.
 
-    The paper also stretches the maps of early layers, by tanh(2 L / max L), before it joins those
-    of several layers; this function leaves that to you. pytorch-grad-cam and the authors' program
-    stretch each map to [0, 1].
+    Maps of early layers are small beside those of late ones; stretch them before you join several.
+    pytorch-grad-cam and the authors' program stretch each map to [0, 1].
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
@@ -200,9 +200,9 @@ def score_cam(
 
     Softmax of logits is near 1 for the best channel and near 0 for the rest if scores differ by
     more than a few units. pytorch-grad-cam has this formula; its masks are drawn with
-    align_corners=True, it adds 1e-8 to the denominator, and stretches each map to [0, 1]. The
-    authors' program differs from their paper: its weight is the probability of the class, without
-    a softmax over channels, and it leaves constant channels out.
+    align_corners=True, it adds 1e-8 to the denominator, and stretches each map to [0, 1]. In the
+    authors' program the weight is the probability of the class, without a softmax over channels,
+    and constant channels are left out.
 
     It takes K forward passes a picture, one for each channel, and one more. The scores need not
     depend on the layer: of a transformer that reads its class token, the last block will do.
@@ -245,7 +245,7 @@ def score_cam(
     x, target, tap = checked(model, x, target, layer, upsample=upsample, **options)
     passes, draw = Passes(batch_size, x), drawing(upsample or "bilinear", model, x, tap.module)
     with precision_for(x.device), torch.no_grad():
-        passes.rows = len(x) if checks.examine(model, x).fixed_rows else passes.rows
+        passes.examine(model, x)
         slices = passes.slices(len(x))
         activation = torch.cat([passes.run(partial(_output, model, tap), x[s]) for s in slices])
         cells, scores = activation.transpose(0, 1).flatten(0, 1), []  # (K * B, h, w)
@@ -274,6 +274,4 @@ def _score_behind_mask(
     drawn = draw(cells)  # (N, H, W)
     low, high = drawn.amin((1, 2), keepdim=True), drawn.amax((1, 2), keepdim=True)
     masks = (drawn - low) / (high - low).where(high > low, 1)
-    points = points * masks[:, None].to(points)
-    scores = checks.scores(model(points), points, target)
-    return scores.gather(1, target.to(scores.device)[:, None])[:, 0].to(cells)
+    return target_scores(model, points * masks[:, None].to(points), target).to(cells)

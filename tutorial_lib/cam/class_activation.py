@@ -186,8 +186,7 @@ def activation_map(
     bar = tqdm(total=len(x), unit="gradient", disable=not progress)
     with bar, precision_for(x.device):
         with torch.no_grad():
-            findings = checks.examine(model, x)
-        passes.rows = len(x) if findings.fixed_rows else passes.rows
+            findings = passes.examine(model, x)
         for rows in passes.slices(len(x)):
             maps.append(passes.run(one_pass, x[rows], target[rows]))
             bar.update(rows.stop - rows.start)

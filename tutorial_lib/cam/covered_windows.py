@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tutorial_lib import checks
 from tutorial_lib.averaging import probes
-from tutorial_lib.averaging.engine import Block, Probes, average
+from tutorial_lib.averaging.engine import Block, Probes, average, target_scores
 from tutorial_lib.fast.passes import Passes
 from tutorial_lib.fast.precision_modes import precision_for
 
@@ -35,7 +35,7 @@ def occlusion(
 
         A_i(x) = mean over the windows W with i in W of [ f(x) - f(x with b in W) ]
 
-    Zeiler and Fergus (2014), Sec. 4.2, cover a picture with a grey square and draw the score for
+    Zeiler and Fergus (2014) cover a picture with a grey square and draw the score for
     each of its places; the fall, spread over the entries of the window and averaged, is captum's
     definition. Windows begin at 0, s, 2 s, ... in each dimension, up to the first that reaches the
     end, where it is cut off: it covers fewer entries, and its fall counts in full. The entries of A
@@ -87,9 +87,9 @@ def occlusion(
     windows(x)  # what does not fit is said before the model runs
     passes = Passes(batch_size, x)
     with torch.inference_mode(False), torch.no_grad(), precision_for(x.device, exact=True):
-        passes.rows = len(x) if checks.examine(model, x).fixed_rows else passes.rows
+        passes.examine(model, x)
         call = partial(_score, model)
-        before = [passes.run(call, x[s].clone(), target[s]) for s in passes.slices(len(x))]
+        before = [passes.run(call, x[s], target[s]) for s in passes.slices(len(x))]
     options = dict(batch_size=batch_size, progress=progress)
     given = dict(gradient_of=_fall, per_picture=dict(before=torch.cat(before)))
     return average(model, x, target, windows, **given, **options)
@@ -179,8 +179,7 @@ def _for_last(name: str, value: object, repeats: int, most: int) -> tuple[int, .
 
 def _score(model: Callable, points: Tensor, target: Tensor) -> Tensor:
     """Return the target's score of each row at each of its entries, (N, ...)."""
-    scores = checks.scores(model(points), points, target)
-    scores = scores.gather(1, target.to(scores.device)[:, None])  # (N, 1)
+    scores = target_scores(model, points, target)
     return scores.view(-1, *[1] * (points.ndim - 1)).expand_as(points)
 
 

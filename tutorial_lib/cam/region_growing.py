@@ -32,7 +32,7 @@ def xrai(
         s_t = the region s with the largest mean of A over s \\ M_t,    M_{t+1} = M_t u s_t
         map = mean of A over s_t \\ M_t, at the pixels of s_t \\ M_t
 
-    Kapishnikov et al. (2019), Algorithm 1. M_t are the pixels that are covered already, none at
+    Kapishnikov et al. (2019). M_t are the pixels that are covered already, none at
     first; A is the mean of Integrated Gradients from black and from white, and of its channels the
     largest. Regions are those of Felzenszwalb's segmentation at six scales, each widened by 5
     pixels to take in its edge, so they overlap: a region's mean may grow when another one takes

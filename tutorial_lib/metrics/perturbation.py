@@ -155,7 +155,7 @@ def perturbation_curve(
         return scores.gather(1, labels.to(scores.device, non_blocking=True)[:, None])[:, 0]
 
     with torch.no_grad(), precision_for(x.device):
-        passes.rows = len(x) if checks.examine(model, x).fixed_rows else passes.rows
+        passes.examine(model, x)
         first = [passes.run(score, x[rows], target[rows]) for rows in passes.slices(len(x))]
         curve = [torch.cat(first).cpu().double()]
         _check_first_scores(curve[0])

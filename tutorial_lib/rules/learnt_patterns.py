@@ -92,8 +92,7 @@ def fit_patterns(
     inputs = checks.pictures(inputs, "inputs")
     passes, layers, sums, origins = Passes(batch_size, inputs), {}, {}, {}
     with torch.inference_mode(False), torch.no_grad(), precision_for(inputs.device, exact=True):
-        if checks.examine(model, inputs).fixed_rows:
-            passes.rows = len(inputs)
+        passes.examine(model, inputs)
         for rows in tqdm([*passes.slices(len(inputs))], unit="pass", disable=not progress):
             x = inputs[rows]
             tape = record(model, x, torch.zeros(len(x), dtype=torch.long)).logits()

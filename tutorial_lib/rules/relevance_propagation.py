@@ -185,16 +185,15 @@ def deep_taylor(
         the input, without bounds              q = w^2 / sum w^2                    w^2
         the input x in (l, h)                  q = (x w - l w+ - h w-) / sum of it  z^B
 
-    where c+ is the positive part of the terms c = a w. Biases get no share, as the paper's are not
-    above 0. Pooling and sums share out by their positive terms, too, and max pooling hands down to
-    its maximum. So a score above 0 gives a map without negative entries, which sums to the score
-    unless some unit has relevance and no positive term. A score below 0 gives a map of the other
-    sign; the paper has scores of at least 0 alone.
+    where c+ is the positive part of the terms c = a w. Biases get no share. Pooling and sums share
+    out by their positive terms, too, and max pooling hands down to its maximum. So a score above 0
+    gives a map without negative entries, which sums to the score unless some unit has relevance and
+    no positive term. A score below 0 gives a map of the other sign.
 
-    In hidden layers whose inputs have both signs, which the paper leaves to w^2, this is z+, as in
-    other programs: c+ are then also the products of two negative numbers. The map is that of
-    `tl.lrp` with "alpha_beta" in hidden layers, "w_square" or "z_box" in those that read the input
-    and biases=False, but for sums of values of both signs.
+    In hidden layers whose inputs have both signs this is z+, too, as in other programs: c+ are then
+    also the products of two negative numbers. The map is that of `tl.lrp` with "alpha_beta" in
+    hidden layers, "w_square" or "z_box" in those that read the input and biases=False, but for sums
+    of values of both signs.
 
     Args:
         model: Callable from (N, ...) to scores (N, C), rows independent; a module in eval mode.
