@@ -172,7 +172,7 @@ def fill(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
         (H, W, C) bytes.
 
     Raises:
-        ImportError: SciPy, of the extra "metrics", is not installed.
+        ImportError: SciPy or threadpoolctl, of the extra "metrics", is not installed.
 
     Example:
         >>> import numpy as np
@@ -185,9 +185,12 @@ def fill(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
     if known.all():
         return picture
     interpolate = checks.extra("scipy.interpolate", "metrics")
+    threads = checks.extra("threadpoolctl", "metrics")
     values, points = picture[known].astype(float), np.argwhere(~known)
+    # SciPy solves a 2 x 2 system for each triangle. With threads LAPACK takes seconds for them.
+    with threads.threadpool_limits(1, "blas"):
+        values = interpolate.griddata(np.argwhere(known), values, points, method="linear")
     filled = picture.copy()
-    values = interpolate.griddata(np.argwhere(known), values, points, method="linear")
     filled[~known] = np.round(values).astype(np.uint8)
     return filled
 
