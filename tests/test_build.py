@@ -225,6 +225,7 @@ def test_the_program_needs_only_the_standard_library_and_an_old_python_can_read_
     assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
 
 
+@pytest.mark.slow
 def test_no_test_imports_at_the_top_what_windows_does_not_have():
     absent = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "syslog"}
     folders = ("tests", "tools", "tutorial_lib", "benchmarks", "web", "book")

@@ -128,6 +128,7 @@ def test_the_runtime_is_small_and_all_is_every_other_extra():
     assert extra("all") <= extra("book") & extra("test")
 
 
+@pytest.mark.slow
 def test_every_import_of_the_package_is_a_declared_dependency():
     runtime = {normal(entry) for entry in PROJECT["dependencies"]}
     for path in PACKAGE:

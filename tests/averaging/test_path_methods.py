@@ -59,6 +59,7 @@ def test_expected_gradients_of_a_linear_model_are_the_weight_times_the_mean_diff
     within(found, weight[2] * (x - b.mean(0)), error)
 
 
+@pytest.mark.slow
 def test_expected_gradients_of_a_quadratic_form_are_the_mean_of_integrated_gradients():
     # From one baseline it is (x - b) * A (x + b) / 2, the exact half sum.
     matrix, x, b = symmetric(4), normal(2, 4, seed=1), normal(5, 4, seed=2)
@@ -331,6 +332,7 @@ def test_each_step_takes_an_equal_part_of_the_l1_distance_and_keeps_its_bound():
         assert float((gone - line[:, None]).abs().max()) <= max_dist + 1e-12
 
 
+@pytest.mark.slow
 def test_only_the_share_with_the_smallest_gradients_moves_in_a_small_step():
     net, x, b = tanh_mlp(), normal(1, 6), normal(1, 6, seed=2)
     own = dict(baseline=b, steps=1000, fraction=0.4)  # the three smallest of six

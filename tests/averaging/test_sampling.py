@@ -120,6 +120,7 @@ def test_neither_sampling_is_biased_on_a_network_whose_blurred_score_is_known(sa
         within(a, truth, error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["random", "antithetic"])
 def test_neither_sampling_of_baselines_is_biased_on_a_cube(sampling):
     # IG of z^3 from b is x^3 - b^3, and the mean of b^3 on [-3, 4] is (4^4 - 3^4) / 28.

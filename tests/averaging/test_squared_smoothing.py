@@ -83,6 +83,7 @@ def test_of_a_quadratic_form_the_variance_is_sigma_squared_times_the_squared_row
     assert bool(((found / wanted - 1).abs() < 4.5 * (2 / n) ** 0.5).all())
 
 
+@pytest.mark.slow
 def test_of_a_cube_both_are_the_known_moments():
     # g = 3 (x + s e)^2: E g^2 = 9 (x^4 + 6 x^2 s^2 + 3 s^4) and Var g = 36 x^2 s^2 + 18 s^4.
     x, s, n = torch.tensor([[0.5], [2.0]]).double(), 0.7, 40_000

@@ -16,6 +16,7 @@ from few_colours import few_colours
 MATH = '<span class="math notranslate nohighlight">\\(x\\)</span>'
 
 
+@pytest.mark.slow
 def test_a_colour_bar_beside_a_photograph_has_no_steps_and_white_stays_white(tmp_path):
     picture = np.full((256, 400, 3), 255, np.uint8)
     picture[:, :300] = np.random.default_rng(0).integers(0, 256, (256, 300, 3))

@@ -58,6 +58,7 @@ def test_plus_plus_of_a_sum_of_cells_is_each_channel_over_two_plus_its_part_of_t
     assert torch.allclose(found, torch.tensor([first * 1, first * 3 + third * 4]).double())
 
 
+@pytest.mark.slow
 def test_plus_plus_weighs_by_its_second_and_third_derivatives_of_the_exponential_of_the_score():
     """The formula with Y = exp(f) and autograd three times over, one cell at a time."""
     net, x = convnet(), X[:1]

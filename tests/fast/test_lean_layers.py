@@ -101,6 +101,7 @@ def test_a_score_may_itself_be_a_gradient():
     assert bool(expected.any())
 
 
+@pytest.mark.slow
 def test_torch_func_and_forward_mode_work_on_lean_layers():
     net = Graph(GRAPHS["a chain"]).eval().requires_grad_(False)
     x, along = normal(4, 6, 6, dtype=torch.float32), normal(4, 6, 6, seed=1, dtype=torch.float32)

@@ -46,8 +46,11 @@ def test_every_table_and_figure_that_is_promised_has_a_configuration():
     assert PROMISED.split() == NAMES
 
 
+EFFORTS = [pytest.param(e, marks=[pytest.mark.slow] * (e != "quick")) for e in config.EFFORTS]
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("effort", config.EFFORTS)
 def test_a_configuration_names_only_what_there_is(name, effort):
     conventions = "program" if effort == "quick" else "paper"
     made = loaded(name, effort=effort, conventions=conventions)  # tries every row

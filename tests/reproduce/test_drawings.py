@@ -90,6 +90,7 @@ def test_bells_are_filled_where_they_are_out_of_range():
     assert passes(made).loc["a picture"].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_maps_stand_in_a_grid_of_as_many_columns_as_are_asked_for(tmp_path):
     rng = np.random.default_rng(0)
     for name in "pq":

@@ -143,6 +143,7 @@ def test_what_the_paper_prints_is_judged_network_by_network():
     assert found.printed.tolist() == ["one: yes, two: no, no", like + "yes", like + "no"]
 
 
+@pytest.mark.slow
 def test_the_papers_own_tables_are_against_some_of_its_sentences():
     empty = pandas.DataFrame({"picture": [], "row": []})
     neither = "densenet121: no, resnet152: no"

@@ -308,6 +308,7 @@ def test_captum_agrees_on_several_baselines():
     assert differs_by(tl.deeplift(net, x, target, baselines=b), theirs) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")
 @pytest.mark.parametrize("name", PEERS)

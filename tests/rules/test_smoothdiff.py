@@ -54,6 +54,7 @@ def Phi(z):
 # --- Closed forms ---
 
 
+@pytest.mark.slow
 def test_the_slope_of_a_relu_is_the_chance_to_be_above_0():
     x = torch.tensor([[0.3, -0.8, 2.0]], dtype=torch.float64)
     n, sigma = 2000, 0.9
@@ -62,6 +63,7 @@ def test_the_slope_of_a_relu_is_the_chance_to_be_above_0():
     assert ((found - p).abs() < 4 * (p * (1 - p) / n).sqrt() + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_two_relus_in_a_row_have_the_square_of_the_chance_and_the_smoothed_gradient_has_not():
     x, n = torch.tensor([[0.2]], dtype=torch.float64), 2000
     twice = lambda z: z.relu().relu()  # noqa: E731
@@ -168,6 +170,7 @@ def test_the_map_is_of_the_logit_before_a_probability(last):
     assert torch.equal(found, tl.smoothdiff(net, x, 1, **NOISE))
 
 
+@pytest.mark.slow
 def test_the_bundled_network_is_followed_and_left_as_it_was():
     model = tl.load_model("efficientnet_lite0", device="cpu")
     x = model.preprocess(tl.load_image("coffee"))[..., ::4, ::4]

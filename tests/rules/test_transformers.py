@@ -256,7 +256,7 @@ def test_without_biases_lrp_is_input_times_libragrad_where_softmax_is_held_fixed
 # --- Sums ---
 
 
-@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize("rule", ["rescale", pytest.param("reveal_cancel", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("baseline", ["zeros", "normal"])
 @every_model
 def test_deeplift_sums_to_the_difference(model, x, baseline, rule):

@@ -113,6 +113,7 @@ def test_empty_panels_and_unfilled_places_stay_empty():
     assert len(maps(fig)) == 2 and len(fig.axes) == 5
 
 
+@pytest.mark.slow
 def test_titles_stand_where_they_belong():
     panels = [noise(seed=i) for i in range(4)]
     fig = picture_grid(
