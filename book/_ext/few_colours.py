@@ -33,11 +33,10 @@ def few_colours(png: bytes, kept: Path) -> bytes:
 
 def _with_palette(picture: Image.Image) -> Image.Image:
     """Give each pixel the nearest of 256 colours. Pillow looks only near it, and tints white."""
-    pixels = np.asarray(picture)
-    palette = _palette(picture, pixels)
-    codes = (pixels.astype(np.uint32) * (1 << 16, 1 << 8, 1)).sum(-1)
+    codes = (np.asarray(picture, np.uint32) << np.array([16, 8, 0], np.uint32)).sum(-1)
+    palette = _palette(picture, codes)
     found, places = np.unique(codes, return_inverse=True)
-    seen = np.stack([found >> 16, found >> 8 & 255, found & 255], -1).astype(np.float32)
+    seen = _colours(found).astype(np.float32)
     size = (palette**2).sum(-1) / 2  # |s - p|^2 is least where |p|^2 / 2 - s p is
     nearest = [(size - part @ palette.T).argmin(-1) for part in np.array_split(seen, 16)]
     few = Image.fromarray(np.concatenate(nearest).astype(np.uint8)[places].reshape(codes.shape))
@@ -45,16 +44,21 @@ def _with_palette(picture: Image.Image) -> Image.Image:
     return few
 
 
-def _palette(picture: Image.Image, pixels: np.ndarray) -> np.ndarray:
+def _colours(codes: np.ndarray) -> np.ndarray:
+    """Red, green and blue of colours that are one number each."""
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1).astype(np.uint8)
+
+
+def _palette(picture: Image.Image, codes: np.ndarray) -> np.ndarray:
     """256 colours by median cut. Octrees are quicker, and turn white into grey.
 
     A colour bar has few pixels. Beside a photograph it would get few colours and be seen as steps.
     So flat places have colours of their own, and black and white are among them.
     """
-    same = (pixels[:, 1:] == pixels[:, :-1]).all(-1)
+    same = codes[:, 1:] == codes[:, :-1]
     ends = same.shape[1] - RUN
     runs = np.logical_and.reduce([same[:, k : ends + k] for k in range(RUN)])
-    flat = np.unique(pixels[:, :ends][runs], axis=0)
+    flat = _colours(np.unique(codes[:, :ends][runs]))
     colours = [0, 0, 0, 255, 255, 255]
     for part, most in ((Image.fromarray(flat[None]), FLAT - 2), (picture, 256 - FLAT)):
         few = part.quantize(most, Image.Quantize.MEDIANCUT)
