@@ -5,10 +5,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torchvision.transforms._presets import ImageClassification
 
 from tutorial_lib.networks.pretrained import Classifier
-from tutorial_lib.reproduce import runner, sources
+from tutorial_lib.reproduce import cases, runner, sources
 
 SMALL = """
 title = "Three maps"
@@ -40,12 +39,16 @@ def network() -> Classifier:
             nn.Linear(4 * 20 * 20, 5), nn.Softplus(),
         )  # fmt: skip
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    look = ImageClassification(crop_size=128, resize_size=128, mean=mean, std=std)
-    return Classifier(net, look, mean, std, list("abcde"))
+
+    def transform(picture: Image.Image) -> torch.Tensor:
+        pixels = np.asarray(picture.resize((128, 128)), dtype=np.float32) / 255
+        x = (torch.from_numpy(pixels) - torch.tensor(mean)) / torch.tensor(std)
+        return x.permute(2, 0, 1)  # (3, 128, 128)
+
+    return Classifier(net, transform, mean, std, list("abcde"))
 
 
-@pytest.fixture
-def small(tmp_path, monkeypatch):
+def starter(tmp_path, patch):
     """A table of three rows, four pictures and a small network: run(out, ...) -> folder."""
     table, folder = tmp_path / "small.toml", tmp_path / "pictures"
     table.write_text(SMALL)
@@ -54,7 +57,8 @@ def small(tmp_path, monkeypatch):
     for k in range(4):
         pixels = rng.integers(0, 256, (100, 110, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{k}.png")
-    monkeypatch.setattr(sources, "load_model", lambda name, device: network())
+    patch.setattr(sources, "load_model", lambda name, device: network())
+    patch.setattr(cases, "WINDOWS", 4)  # thirty would take most of a run's time
 
     def start(out="a", **keywords):
         keywords = dict(images=folder, device="cpu", progress=False) | keywords
@@ -62,3 +66,16 @@ def small(tmp_path, monkeypatch):
 
     start.folder, start.table, start.tmp = folder, table, tmp_path
     return start
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """`starter` in a folder of the test's own."""
+    return starter(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> bytes:
+    """The results of `small` where nothing disturbs the run."""
+    with pytest.MonkeyPatch.context() as patch:
+        return (starter(tmp_path_factory.mktemp("whole"), patch)() / "results.csv").read_bytes()

@@ -1,4 +1,8 @@
-"""Runs of the command as processes: killed in the middle, and shared out by torchrun."""
+"""Runs of the command as processes that are ended in the middle: alone, and shared out by torchrun.
+
+The processes stand still after some maps and wait for their end, so that no test has to be quick.
+What they left is measured to the end here: a process spends most of its time on imports.
+"""
 
 import os
 import signal
@@ -9,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.built import ROOT
+
 pytestmark = pytest.mark.slow
 
 TABLE = """
-title = "Maps that take a while"
+title = "Maps with all kinds of noise"
 source = "nobody"
 measures = ["autvc", "sparseness"]
 rows = [
@@ -23,79 +29,73 @@ rows = [
 ]
 """
 PICTURES = 2
-FOLDER = "slow-efficientnet_lite0"
+FOLDER = "small-efficientnet_lite0"
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("table") / "slow.toml"
-    path.write_text(TABLE)
-    return path
+@pytest.fixture
+def noisy(small):
+    """`small`, with a table of four rows and two pictures."""
+    small.table.write_text(TABLE)
+    return lambda out: (small(out, limit=PICTURES) / "results.csv").read_bytes()
 
 
-def start(table: Path, out: Path, *launcher: str) -> subprocess.Popen:
-    command = [sys.executable, *launcher, "-m", "tutorial_lib.reproduce", str(table)]
-    command += ["--limit", str(PICTURES), "--device", "cpu", "--out", str(out)]
-    log = (table.parent / "log.txt").open("a")
-    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+def start(small, maps: int, *launcher: str) -> subprocess.Popen:
+    """Start the command, which stands still after so many maps of a worker."""
+    command = [sys.executable, *launcher, "-m", "tests.reproduce.standing_still", str(maps)]
+    command += [str(small.table), "--images", str(small.folder), "--limit", str(PICTURES)]
+    command += ["--device", "cpu", "--out", str(small.tmp / "ended")]
+    log = (small.tmp / "log.txt").open("w")
+    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
 
-def lines(out: Path) -> int:
+def parts(small) -> dict[str, bytes]:
+    """The files of the workers."""
+    folder = small.tmp / "ended" / FOLDER / "parts"
+    return {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+
+
+def lines(small) -> int:
     """Measured lines on the disk, headers left out."""
-    parts = [p.read_bytes().count(b"\n") for p in (out / FOLDER / "parts").glob("*.csv")]
-    return sum(parts) - len(parts)
+    return sum(content.count(b"\n") - 1 for content in parts(small).values())
 
 
-def until(condition, process: subprocess.Popen, seconds: float = 300) -> None:
+def until_there_are(wanted: int, small, process: subprocess.Popen, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, "the process ended too early"
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    while lines(small) < wanted:
+        log = (small.tmp / "log.txt").read_text()
+        assert process.poll() is None, f"the process ended too early:\n{log}"
+        assert time.monotonic() < end, log
+        time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def whole(table, tmp_path_factory) -> bytes:
-    """The results of a run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole")
-    assert start(table, out).wait(600) == 0, (table.parent / "log.txt").read_text()
-    return (out / FOLDER / "results.csv").read_bytes()
+def goes_on_to_the_end(small, noisy) -> None:
+    """Assert that what is there is kept, the rest is measured, and the table is that of one run."""
+    before = parts(small)
+    assert not (small.tmp / "ended" / FOLDER / "results.csv").exists()
+    assert noisy("ended") == noisy("whole")
+    after = parts(small)
+    # With their times: nothing was measured again.
+    assert all(after[name].startswith(content) for name, content in before.items())
+    assert lines(small) == 4 * PICTURES
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(table, whole, tmp_path):
-    first = start(table, tmp_path)
-    until(lambda: lines(tmp_path) >= 3, first)
-    first.kill()
-    first.wait(60)
-    kept = lines(tmp_path)
-    assert 3 <= kept < 4 * PICTURES and not (tmp_path / FOLDER / "results.csv").exists()
-    part = tmp_path / FOLDER / "parts/worker-0.csv"
-    before = part.read_bytes()
-    before = before[: before.rfind(b"\n") + 1]
-    assert start(table, tmp_path).wait(600) == 0
-    assert part.read_bytes().startswith(before)  # with its times: nothing was measured again
-    assert lines(tmp_path) == 4 * PICTURES
-    assert (tmp_path / FOLDER / "results.csv").read_bytes() == whole
+def test_a_run_that_is_told_to_end_says_so_and_goes_on_to_the_same_bytes(small, noisy):
+    process = start(small, 3)
+    until_there_are(3, small, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130 or os.name == "nt"  # Windows ends it without telling it
+    assert lines(small) == 3
+    goes_on_to_the_end(small, noisy)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_two_workers_one_killed_and_restarted_give_the_bytes_of_one(table, whole, tmp_path):
+def test_what_two_workers_left_of_which_one_was_killed_goes_on_to_the_bytes_of_one(small, noisy):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    agent = start(table, tmp_path, *launcher, "--max-restarts", "1")
-    until(lambda: lines(tmp_path) >= 3, agent)
+    agent = start(small, 2, *launcher)
+    until_there_are(4, small, agent)
     workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
     assert len(workers) == 2
     os.kill(int(workers[1]), signal.SIGKILL)
-    assert agent.wait(600) == 0, (table.parent / "log.txt").read_text()
-    assert len(list((tmp_path / FOLDER / "parts").iterdir())) == 2
-    assert lines(tmp_path) == 4 * PICTURES
-    assert (tmp_path / FOLDER / "results.csv").read_bytes() == whole
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without telling it")
-def test_sigterm_stops_a_run_with_what_is_done_kept(table, tmp_path):
-    process = start(table, tmp_path)
-    until(lambda: lines(tmp_path) >= 1, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
-    assert lines(tmp_path) >= 1
+    assert agent.wait(120) != 0
+    assert len(parts(small)) == 2 and lines(small) == 4
+    goes_on_to_the_end(small, noisy)

@@ -396,8 +396,8 @@ def test_a_run_names_the_kind_of_device_that_made_it(small, device):
 
 
 @pytest.mark.parametrize("after", [0, 1, 4, 11])
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(small, monkeypatch, after):
-    whole, asked, calls = read(small("whole")), measures.compute_measures, []
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(small, whole, monkeypatch, after):
+    asked, calls = measures.compute_measures, []
 
     def counting(case, wanted):
         calls.append((case.seed, case.row["method"]))
@@ -414,8 +414,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(small, monkeypa
     assert len(calls) == 12 + 1  # nothing is measured twice
 
 
-def test_workers_share_the_pictures_and_the_result_is_one_workers(small, monkeypatch):
-    whole = read(small("one"))
+def test_workers_share_the_pictures_and_the_result_is_one_workers(small, whole, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for worker in ("1", "0"):
         monkeypatch.setenv("RANK", worker)
@@ -426,9 +425,8 @@ def test_workers_share_the_pictures_and_the_result_is_one_workers(small, monkeyp
 
 
 def test_a_lost_workers_pictures_are_done_by_a_restart_with_another_number_of_workers(
-    small, monkeypatch
+    small, whole, monkeypatch
 ):
-    whole = read(small("one"))
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
     assert not runner.finished(small("lost"))
@@ -437,8 +435,7 @@ def test_a_lost_workers_pictures_are_done_by_a_restart_with_another_number_of_wo
     assert read(small("lost")) == whole
 
 
-def test_more_pictures_are_added_to_what_is_there(small):
-    whole = read(small("whole"))
+def test_more_pictures_are_added_to_what_is_there(small, whole):
     folder = small("grown", limit=2)
     first = (folder / "parts/worker-0.csv").read_bytes()
     assert read(small("grown")) == whole
@@ -518,8 +515,7 @@ def test_another_seed_is_another_run_and_is_refused_in_the_same_folder(small):
     assert read(small("a")) == first != read(small("b", seed=1))
 
 
-def test_bad_pictures_are_named_and_left_out_and_tried_again(small):
-    whole = read(small("whole"))
+def test_bad_pictures_are_named_and_left_out_and_tried_again(small, whole):
     good = (small.folder / "1.png").read_bytes()
     (small.folder / "1.png").write_bytes(good[:200])
     (small.folder / "9.png").write_bytes((small.folder / "0.png").read_bytes())
@@ -564,11 +560,10 @@ def test_a_measure_that_says_nothing_leaves_its_cell_empty_with_a_note(small, mo
     assert "-" in tables.text(table, config.load_config(small.table)).splitlines()[1]
 
 
-def test_a_full_disk_stops_the_run_and_what_is_done_is_kept(small):
+def test_a_full_disk_stops_the_run_and_what_is_done_is_kept(small, whole):
     resource = pytest.importorskip("resource", reason="Windows cannot limit a file's size")
-    whole = read(small("whole"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = (small.tmp / "whole/small-efficientnet_lite0/run.json").stat().st_size
+    size = (small("first", limit=1) / "run.json").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))
     try:
         with pytest.raises(OSError, match=r"large|space"):
@@ -613,9 +608,10 @@ def test_an_interrupt_of_the_command_says_that_all_is_kept(small, monkeypatch, c
 
 
 @pytest.mark.parametrize("kind", ["maps", "curves"])
-def test_figures_are_drawn_from_what_was_kept(small, kind):
+def test_figures_are_drawn_from_what_was_kept(small, monkeypatch, kind):
     own = SMALL.replace('title = "Three maps"', f'title = "Three maps"\nkind = "{kind}"')
     small.table.write_text(own.replace('"sparseness"]', '"autvc_program", "sparseness"]'))
+    monkeypatch.setattr(cases, "WINDOWS", 30)  # a stored curve has a column for each
     given = [str(small.table), "--images", str(small.folder), "--limit", "2", "--device", "cpu"]
     assert main([*given, "--out", str(small.tmp / kind)]) == 0
     folder = small.tmp / kind / "small-efficientnet_lite0"

@@ -1,7 +1,9 @@
 """Pictures, files and names that a run did not expect: it never mixes two runs, and never hangs."""
 
+import io
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -478,17 +480,17 @@ def test_a_worker_number_that_is_none_is_named(quick, monkeypatch, rank, size):
         quick("a")
 
 
-def test_a_terminal_that_knows_ascii_alone_gets_its_table(tmp_path):
-    own = tmp_path / "own.toml"
+def test_a_terminal_that_knows_ascii_alone_gets_its_table(quick, monkeypatch):
     table = TABLE.replace("Two maps", "Größe").replace("SG", "Σ").replace("nobody", "–")
-    own.write_text(table, "utf-8")
-    command = [sys.executable, "-m", "tutorial_lib.reproduce", str(own), "--limit", "1"]
-    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    run = subprocess.run(
-        [*command, "--device", "cpu", "--out", str(tmp_path)],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert r"Gr\xf6\xdfe" in run.stdout and "table.txt" in run.stdout
+    quick.table.write_text(table, "utf-8")
+    command = ["reproduce", str(quick.table), "--images", str(quick.folder), "--limit", "1"]
+    monkeypatch.setattr(sys, "argv", [*command, "--device", "cpu", "--out", str(quick.tmp)])
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(signal, "signal", lambda *given: None)  # it would stay for other tests
+    monkeypatch.delitem(sys.modules, "tutorial_lib.reproduce.__main__")  # it is run afresh
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("tutorial_lib.reproduce", run_name="__main__")
+    terminal.flush()
+    said = terminal.buffer.getvalue().decode("ascii")
+    assert ended.value.code == 0 and r"Gr\xf6\xdfe" in said and "table.txt" in said
