@@ -112,13 +112,13 @@ def test_a_unit_that_no_input_passes_has_a_pattern_of_zeros():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("bias", [0.0, -0.1])
 def test_a_unit_whose_output_never_changes_has_a_pattern_of_zeros(estimator, dtype, bias):
-    x = normal(500, 5).to(dtype)
+    x = normal(60, 5).to(dtype)
     x[:, :2] = 0.1
     # 0.3 * 0.1 + 0.7 * 0.1, 0.1 + 0.3 x2 - 0.3 x2, and one that does change
     weight = [[0.3, 0.7, 0, 0, 0], [1, 0, 0.3, -0.3, 0], [0, 1, 1, 0, 0]]
     x[:, 3] = x[:, 2]
     net = nn.Sequential(dense(weight, [bias, bias, 0]), nn.ReLU(), dense([[1, 1, 1]])).to(dtype)
-    for size in (None, 1, 7, 499):
+    for size in (None, 1, 7, 59):
         found = tl.fit_patterns(net.eval(), x, estimator=estimator, batch_size=size)["0"]
         assert not found[:2].any() and found[2].any() and found.isfinite().all()
 
@@ -260,9 +260,9 @@ def test_float32_keeps_the_digits_of_inputs_far_from_0():
 @pytest.mark.slow
 def test_the_bundled_network_is_followed():
     model = tl.load_model("efficientnet_lite0", device="cpu")
-    x = model.preprocess(tl.load_image("coffee"))[..., ::4, ::4].double()
+    x = model.preprocess(tl.load_image("coffee"))[..., ::7, ::7].double()
     model = deepcopy(model).double()  # PatternNet's numbers grow beyond float32
-    patterns = tl.fit_patterns(model, torch.cat([x, x.flip(-1), x.flip(-2)]))
+    patterns = tl.fit_patterns(model, torch.cat([x, x.flip(-1)]))
     assert len(patterns) == 50
     for method in (tl.pattern_net, tl.pattern_attribution):
         assert method(model, x, 967, patterns=patterns).shape == x.shape
