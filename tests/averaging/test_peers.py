@@ -28,14 +28,20 @@ TARGET = torch.tensor([3, 285])
 
 @pytest.fixture(scope="module")
 def resnet():
-    """A random resnet18 in float64: smooth enough arithmetic for 1e-6."""
+    """A random network of four residual blocks in float64: smooth enough arithmetic for 1e-6."""
     torch.manual_seed(0)
-    return torchvision.models.resnet18().double().eval()
+    block = torchvision.models.resnet.BasicBlock
+    return torchvision.models.ResNet(block, [1, 1, 1, 1]).double().eval()
 
 
 @pytest.fixture(scope="module")
 def lite():
     return tl.load_model("efficientnet_lite0", device="cpu")
+
+
+def photographs(lite, *names):
+    """The middles of photographs: other pixels would show nothing else."""
+    return lite.preprocess([tl.load_image(name) for name in names])[..., 64:160, 64:160]
 
 
 def captum_maps(model, x, steps):
@@ -58,7 +64,7 @@ def test_captum_agrees_on_a_random_resnet_in_float64(resnet):
 
 
 def test_captum_agrees_on_a_real_network_in_float32(lite):
-    x = lite.preprocess([tl.load_image("coffee"), tl.load_image("chelsea")])
+    x = photographs(lite, "coffee", "chelsea")
     for name, method, keywords, theirs in captum_maps(lite, x, steps=3):
         assert differs_by(method(lite, x, TARGET, **keywords), theirs) < 1e-3, name
 
@@ -114,7 +120,7 @@ def test_captum_agrees_on_squares_and_variances_on_the_same_draws(resnet):
 
 
 def test_captum_agrees_on_squares_and_variances_of_a_real_network(lite):
-    x = lite.preprocess([tl.load_image("coffee"), tl.load_image("chelsea")])
+    x = photographs(lite, "coffee", "chelsea")
     for method, theirs in captum_moments(lite, x, 3):
         assert differs_by(method(lite, x, TARGET, sigma=0.2, samples=3), theirs) < 1e-4, method
 
@@ -155,8 +161,7 @@ def test_captums_gradient_shap_agrees_on_the_same_draws(resnet, lite, same_draws
     # in float32 that is enough for a ReLU6 of a real network to be on its other side, where the
     # gradient is another one.
     real = copy.deepcopy(lite).double()
-    names = ("coffee", "chelsea", "rocket")
-    pictures = lite.preprocess([tl.load_image(name) for name in names]).double()
+    pictures = photographs(lite, "coffee", "chelsea", "rocket").double()
     small = normal(2, 3, 32, 32), normal(4, 3, 32, 32, seed=1)
     for net, x, b in ((resnet, *small), (real, pictures[:2], pictures[1:])):
         same_draws(3, b, len(x))

@@ -204,10 +204,12 @@ def test_a_centre_is_the_middle_of_what_a_cell_looks_at(layers):
 
 @pytest.mark.parametrize("name, layer, start, step", KNOWN)
 @pytest.mark.slow
-def test_known_networks_have_centres_where_strides_and_padding_put_them(name, layer, start, step):
+def test_known_networks_have_centres_where_strides_and_padding_put_them(
+    nets, name, layer, start, step
+):
     slow = dict(init_weights=False) if name in ("vgg16", "inception_v3") else {}
     lite = name == "efficientnet_lite0"  # its padding depends on the size
-    net = tl.load_model(device="cpu") if lite else getattr(torchvision.models, name)(**slow).eval()
+    net = nets["lite"][0] if lite else getattr(torchvision.models, name)(**slow).eval()
     x = torch.zeros(1, 3, *(224, 224) if lite else (75, 75))
     assert tl.receptive.centres(net, x, layer) == ((start, step), (start, step))
 
@@ -306,7 +308,7 @@ def test_padding_moves_centres_whatever_it_is_filled_with(pad):
 def nets():
     torch.manual_seed(0)
     resnet, lite = torchvision.models.resnet18().eval(), tl.load_model(device="cpu")
-    coffee = lite.preprocess(tl.load_image("coffee"))
+    coffee = lite.preprocess(tl.load_image("coffee"))[..., 64:160, 64:160]
     return {"resnet": (resnet, normal(2, 3, 64, 64).float(), 1), "lite": (lite, coffee, 967)}
 
 

@@ -105,16 +105,16 @@ def test_training_learns_is_repeatable_and_leaves_random_numbers_alone():
     images, labels = tl.load_mnist()
     few = slice(None, None, 4)
     before = torch.random.get_rng_state()
+    net = tl.mnist.train(images[few], labels[few], epochs=10, learning_rate=0.05)
     first, again, other = (
-        tl.mnist.train(images[few], labels[few], epochs=10, learning_rate=0.05, seed=s)
-        for s in (0, 0, 1)
+        tl.mnist.train(images[:200], labels[:200], epochs=1, seed=s) for s in (0, 0, 1)
     )
     assert torch.equal(before, torch.random.get_rng_state())
     held, held_labels = tl.load_mnist("test")
-    assert float((first(held).argmax(1) == held_labels).float().mean()) > 0.8
+    assert float((net(held).argmax(1) == held_labels).float().mean()) > 0.8
     assert torch.equal(first[1].weight, again[1].weight)
     assert not torch.equal(first[1].weight, other[1].weight)
-    assert not first.training and not any(p.requires_grad for p in first.parameters())
+    assert not net.training and not any(p.requires_grad for p in net.parameters())
 
 
 def test_bad_numbers_are_refused():

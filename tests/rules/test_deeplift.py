@@ -230,7 +230,7 @@ def by_the_oracle(net, x, b, target, rule):
 @pytest.mark.slow
 def test_no_network_gets_other_numbers_than_from_the_definitions(name, rule):
     target = torch.tensor([0, 1, 2])
-    for seed in range(2 if "conv" in name or "pool" in name else 5):
+    for seed in range(1 if len(NETS[name][1]) > 1 else 2):  # maps have many units, rows have few
         net, shape = made(name, seed)
         for kind, (x, b) in enumerate(pairs(shape, seed)):
             found = tl.deeplift(net, x, target, baseline=b, rule=rule)
@@ -314,12 +314,10 @@ def test_captum_agrees_on_several_baselines():
 @pytest.mark.parametrize("name", PEERS)
 def test_captum_agrees_on_the_rescale_rule(name):
     target = torch.tensor([2, 0, 1])
-    for seed in range(3):
-        net, shape = made(name, seed)
-        for kind, (x, b) in enumerate(pairs(shape, seed)):
-            theirs = peer.DeepLift(net).attribute(x, b, target)
-            found = tl.deeplift(net, x, target, baseline=b)
-            assert differs_by(found, theirs) < 1e-10, (seed, kind)
+    net, shape = made(name, seed=0)
+    for kind, (x, b) in enumerate(pairs(shape, seed=0)):
+        theirs = peer.DeepLift(net).attribute(x, b, target)
+        assert differs_by(tl.deeplift(net, x, target, baseline=b), theirs) < 1e-10, kind
 
 
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
