@@ -17,6 +17,8 @@ EMPTY_HEADER = re.compile(r"<th\b[^>]*>\s*(?:<p>\s*</p>)?\s*</th>")  # the corne
 SCOPED_STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
 # docutils writes roles for citations that do not fit together, one of them withdrawn by ARIA.
 OLD_ROLE = re.compile(r' role="(?:list"(?= class="citation-list")|doc-biblioentry")')
+# Sphinx lists the parameters of a long signature as definitions of no term.
+PARAMETERS = re.compile(r'<dl>(?=\s*<dd><em class="sig-param")')
 PICTURE = re.compile(r'<img (?P<rest>[^>]*?src="[^"]*_images/(?P<name>[^"]+)"[^>]*)>')
 # A browser may break the line between a formula and the comma behind it.
 FORMULA = re.compile(
@@ -45,6 +47,7 @@ def clean(app, pagename, templatename, context, doctree):
     body = EMPTY_HEADER.sub("<td></td>", body)
     body = DATAFRAME.sub(_table, body)
     body = OLD_ROLE.sub("", body)
+    body = PARAMETERS.sub('<dl role="none">', body)
     body = keep_together(EXERCISE_LINK.sub(r"\1 \2", body))
     files = {name: path for path, name in app.builder.images.items()}
     seen = []

@@ -69,15 +69,20 @@ def read_chapter(name: str) -> Chapter:
     page = ROOT / f"book/{name}.md"
     source, number = page.read_text("utf-8"), chapter_numbers()[name]
     _, notebook = get_cache(CACHE).merge_match_into_notebook(myst_nb_reader_plugin(str(page)))
-    tex = enumerate(EQUATION.finditer(source), 1)
     return Chapter(
         number,
         figures=_figures(notebook),
-        equations={m[2]: (m[1].strip().rstrip(" .,"), f"{number}.{i}") for i, m in tex},
+        equations=read_equations(source, number),
         questions={m[2]: m[0] for m in QUESTION.finditer(source)},
         sliders=_sliders(notebook),
         summary=SUMMARY.search(source)[1],
     )
+
+
+def read_equations(source: str, number: int) -> dict[str, tuple[str, str]]:
+    """The TeX and the numbers of a chapter's equations, by their labels."""
+    found = enumerate(EQUATION.finditer(source), 1)
+    return {m[2]: (m[1].strip().rstrip(" .,"), f"{number}.{i}") for i, m in found}
 
 
 def _figures(notebook) -> dict[str, tuple[bytes, str]]:
