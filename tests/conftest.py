@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import re
 
 # The networks of most tests are tiny: a second thread only waits for the first, and for ever where
 # another program is at work. Read by torch and numpy when they are imported.
@@ -18,3 +19,12 @@ def device(request) -> str:
     if request.param not in DEVICES:
         pytest.skip(f"no {request.param} device on this machine")
     return request.param
+
+
+def pytest_ignore_collect(collection_path, config) -> bool | None:
+    """Leave files in which all is slow unread by -m "not slow": importing them takes seconds."""
+    if config.option.markexpr == "not slow" and collection_path.suffix == ".py":
+        text = collection_path.read_text("utf-8")
+        if re.search(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", text, re.MULTILINE):
+            return True
+    return None

@@ -7,7 +7,6 @@ import captum.attr as peer
 import numpy as np
 import pytest
 import torch
-import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -207,9 +206,11 @@ def test_a_centre_is_the_middle_of_what_a_cell_looks_at(layers):
 def test_known_networks_have_centres_where_strides_and_padding_put_them(
     nets, name, layer, start, step
 ):
+    from torchvision import models
+
     slow = dict(init_weights=False) if name in ("vgg16", "inception_v3") else {}
     lite = name == "efficientnet_lite0"  # its padding depends on the size
-    net = nets["lite"][0] if lite else getattr(torchvision.models, name)(**slow).eval()
+    net = nets["lite"][0] if lite else getattr(models, name)(**slow).eval()
     x = torch.zeros(1, 3, *(224, 224) if lite else (75, 75))
     assert tl.receptive.centres(net, x, layer) == ((start, step), (start, step))
 
@@ -306,8 +307,10 @@ def test_padding_moves_centres_whatever_it_is_filled_with(pad):
 
 @pytest.fixture(scope="module")
 def nets():
+    from torchvision.models import resnet18
+
     torch.manual_seed(0)
-    resnet, lite = torchvision.models.resnet18().eval(), tl.load_model(device="cpu")
+    resnet, lite = resnet18().eval(), tl.load_model(device="cpu")
     coffee = lite.preprocess(tl.load_image("coffee"))[..., 64:160, 64:160]
     return {"resnet": (resnet, normal(2, 3, 64, 64).float(), 1), "lite": (lite, coffee, 967)}
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 import tutorial_lib as tl
@@ -32,7 +31,9 @@ def test_folding_changes_no_score_and_gradient_and_leaves_only_norms_that_follow
     name, left
 ):
     # densenet normalises before its convolutions: half of its norms read concatenations.
-    model, x = shaken(torchvision.models.get_model(name)), normal(2, 3, 32, 32)
+    from torchvision.models import get_model
+
+    model, x = shaken(get_model(name)), normal(2, 3, 32, 32)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fast = prepare(model, x)
     assert norms(fast) == left < norms(model)

@@ -5,7 +5,6 @@ from copy import deepcopy
 import captum.attr as peer
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 from zennit import rules as zr
@@ -292,7 +291,9 @@ def test_lrp_that_leaves_biases_out_sums_to_the_score(name):
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
 @pytest.mark.slow
 def test_captum_agrees_on_guided_backprop_and_deconvnet():
-    resnet = torchvision.models.resnet18(weights=None).double().eval()  # skips, one ReLU used twice
+    from torchvision.models import resnet18
+
+    resnet = resnet18(weights=None).double().eval()  # skips, one ReLU used twice
     for net, x in ((convnet(bias=True), pictures()), (resnet, normal(2, 3, 32, 32))):
         for ours, theirs in (
             (tl.guided_backprop, peer.GuidedBackprop),

@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules import module as hooks
@@ -257,8 +256,11 @@ def test_a_step_says_in_which_module_and_line_it_stands():
     assert taped(function).steps[0].location == line_of(function)
 
 
+@pytest.mark.slow
 def test_a_step_of_another_package_says_where_it_stands_there():
-    net = torchvision.models.resnet18(weights=None).double().eval()
+    from torchvision.models import resnet18
+
+    net = resnet18(weights=None).double().eval()
     tape = taped(net, normal(2, 3, 32, 32))
     places = {step.location for step in tape.steps if step.name == "add"}
     assert len(places) == 8 and all("(resnet.py:" in where for where in places), places
