@@ -346,10 +346,18 @@ def test_neither_chunks_nor_gradient_modes_nor_the_seed_change_the_result(rule):
 NETWORKS = {
     "resnet18": (32, {}),
     "alexnet": (64, {}),
-    "densenet121": (32, dict(block_config=(2, 2, 2, 2))),
+    "DenseNet": (32, dict(block_config=(2, 2, 2, 2))),
     "mobilenet_v2": (32, {}),
     "inception_v3": (75, dict(init_weights=False)),
 }
+
+
+def network(name: str):
+    """A network of torchvision's with random weights, and the side of its pictures."""
+    from torchvision import models
+
+    side, options = NETWORKS[name]
+    return getattr(models, name)(**options).eval(), side
 
 
 @pytest.fixture(scope="module")
@@ -362,11 +370,8 @@ def lite():
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.slow
 def test_the_sums_hold_on_torchvisions_networks(name):
-    from torchvision.models import get_model
-
     torch.manual_seed(0)
-    side, options = NETWORKS[name]
-    model = get_model(name, **options).eval()
+    model, side = network(name)
     for layer in model.modules():  # no signal fades or grows, and no batch norm does nothing
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
@@ -430,7 +435,7 @@ def test_constants_that_the_values_make_are_refused(step):
 @pytest.mark.slow
 def test_a_device_gives_the_same_map(device, rule):
     torch.manual_seed(0)
-    net = NETWORKS["densenet"][0]().double().eval()
+    net = network("DenseNet")[0].double()
     x = normal(2, 3, 32, 32)
     wanted = tl.deeplift(net, x, 3, rule=rule, baseline=0.1)
     ours = tl.deeplift(net.to(device), x.to(device), 3, rule=rule, baseline=0.1)
