@@ -99,22 +99,22 @@ def squares():
 
 
 def test_no_region_has_its_edge_inside_a_flat_square(squares):
-    found = squares
     for down in (slice(0, 28), slice(36, 64)):
         for across in (slice(0, 28), slice(36, 64)):
-            inner = found[:, down, across].flatten(1)
+            inner = squares[:, down, across].flatten(1)
             assert torch.equal(inner.all(1), inner.any(1))
-            assert bool((inner.all(1) & ~found.flatten(1).all(1)).any())  # and one is no whole
+            assert bool((inner.all(1) & ~squares.flatten(1).all(1)).any())  # and one is no whole
 
 
 def test_a_flat_picture_is_one_region():
     assert bool(regions(torch.full((3, 20, 30), 7.0).double()).all())
 
 
+@pytest.mark.parametrize("size", [(28, 28), (64, 40)])
 @pytest.mark.slow
-def test_regions_of_pictures_of_any_size_cover_them():
-    found = regions(normal(3, 64, 40))
-    assert found.shape[1:] == (64, 40) and bool(found.any(0).all())
+def test_regions_of_pictures_of_any_size_cover_them(size):
+    found = regions(normal(3, *size))
+    assert found.shape[1:] == size and bool(found.any(0).all())
 
 
 @pytest.mark.slow
@@ -163,8 +163,8 @@ def quick(monkeypatch):
 @pytest.mark.slow
 def test_the_regions_are_those_of_the_picture():
     a = normal(2, 2, 32, 32, seed=6)
-    found = tl.xrai(score, X[:1], 1, attribution=a[:1])
-    assert close(found[0], grown(a[0].amax(0), regions(X[0])))
+    found = tl.xrai(score, X, 1, attribution=a)
+    assert close(found, torch.stack([grown(a[n].amax(0), regions(X[n])) for n in range(2)]))
 
 
 def test_the_attribution_is_the_mean_of_integrated_gradients_from_black_and_from_white(quick):
