@@ -2,7 +2,7 @@
 
 # file of the package: its tests
 TESTS = {
-    "fast/lean_layers.py": ["fast/test_lean_layers.py"],
+    "fast/lean_layers.py": ["fast/test_lean_layers.py", "fast/test_even_padding.py"],
     "fast/gradient_graph.py": ["fast/test_gradient_graph.py"],
 }
 # name: (file, text that occurs once, what replaces it)

@@ -1,4 +1,4 @@
-"""Guided backpropagation, DeconvNet and LRP by hand, in all spellings, and beside their peers."""
+"""Guided backpropagation, DeconvNet and LRP by hand, in all spellings, and beside captum."""
 
 from copy import deepcopy
 
@@ -7,10 +7,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from zennit import rules as zr
-from zennit.composites import LayerMapComposite, SpecialFirstLayerMapComposite
-from zennit.types import Activation, AvgPool, Convolution
-from zennit.types import Linear as Dense
 
 import tutorial_lib as tl
 from tests.closed_forms import close, normal
@@ -301,40 +297,6 @@ def test_captum_agrees_on_guided_backprop_and_deconvnet():
         ):
             theirs = theirs(deepcopy(net)).attribute(x, TARGET).detach()
             assert close(ours(net, x, TARGET), theirs, 1e-6)
-
-
-def zennit_map(net, x, conv_rule, dense_rule, first=None):
-    """The rules by kind of layer: of convolutions, of dense layers and of the first convolution."""
-    kinds = [(Activation, zr.Pass()), (AvgPool, zr.Norm())]
-    kinds += [(Convolution, conv_rule), (Dense, dense_rule)]
-    composite = LayerMapComposite(kinds)
-    if first is not None:
-        composite = SpecialFirstLayerMapComposite(kinds, [(Convolution, first)])
-    x = x.clone().requires_grad_()
-    with composite.context(net) as changed:
-        out = changed(x)
-        seed = F.one_hot(TARGET, out.shape[1]) * out.detach()
-        return torch.autograd.grad(out, x, seed)[0]
-
-
-BOX = zr.ZBox(torch.full((1, 3, 1, 1), -4.0).double(), torch.full((1, 3, 1, 1), 5.0).double())
-ZENNIT = {
-    "epsilon": (zr.Epsilon(), zr.Epsilon()),
-    "alpha 1": (zr.AlphaBeta(1, 0), zr.AlphaBeta(1, 0)),
-    "alpha 2": (zr.AlphaBeta(2, 1), zr.AlphaBeta(2, 1)),
-    "flat, alpha 1": (zr.AlphaBeta(1, 0), zr.Epsilon(), zr.Flat()),
-    "flat, gamma": (zr.Gamma(0.25), zr.Epsilon(), zr.Flat()),
-    "z-box, alpha 2": (zr.AlphaBeta(2, 1), zr.Epsilon(), BOX),
-    "z-box, gamma": (zr.Gamma(0.25), zr.Epsilon(), BOX),
-}
-
-
-@pytest.mark.parametrize("bias", [False, True], ids=["no biases", "biases"])
-@pytest.mark.parametrize("name", RULES)
-def test_zennit_agrees_on_lrp(name, bias):
-    net, x = convnet(bias), pictures()
-    theirs = zennit_map(deepcopy(net), x, *ZENNIT[name])
-    assert close(tl.lrp(net, x, TARGET, **RULES[name]), theirs, 1e-5)
 
 
 # --- Models as people write them ---
