@@ -26,6 +26,7 @@ def test_every_bundled_photograph_has_a_credit_with_its_terms(name):
     assert any(image_credit(name).split("; ")[-1].startswith(t) for t in terms)
 
 
+@pytest.mark.slow
 def test_bundled_pixels_are_scikit_images_own():
     from skimage import data as theirs
 

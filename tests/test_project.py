@@ -24,7 +24,7 @@ from tutorial_lib import reproduce
 PROJECT_TEXT = (ROOT / "pyproject.toml").read_text("utf-8")
 PROJECT = tomllib.loads(PROJECT_TEXT)["project"]
 PACKAGE = sorted((ROOT / "tutorial_lib").rglob("*.py"))
-MAKERS = metadata.packages_distributions()
+
 # What only some functions need: import tutorial_lib leaves them alone.
 HEAVY = "timm torchvision pandas mlxtend ipywidgets skimage scipy matplotlib IPython".split()
 HEAVY += ["onnx", "onnxscript", "onnxruntime"]
@@ -56,9 +56,15 @@ def extra(name: str) -> set[str]:
     return packages
 
 
+@cache
+def makers() -> dict[str, list[str]]:
+    """The packages that bring each module: reading what is installed takes seconds."""
+    return metadata.packages_distributions()
+
+
 def is_made_by(module: str, packages: set[str]) -> bool:
     top = module.partition(".")[0]
-    return bool({normal(name) for name in MAKERS.get(top, [top])} & packages)
+    return bool({normal(name) for name in makers().get(top, [top])} & packages)
 
 
 def module_of(path: Path) -> str:
@@ -141,6 +147,7 @@ def test_every_import_of_the_package_is_a_declared_dependency():
                 assert is_made_by(top, runtime), f"{path.name} imports {top}, not declared"
 
 
+@pytest.mark.slow
 def test_every_extra_that_a_function_asks_for_brings_the_package():
     asked = [(path, *pair) for path in PACKAGE for pair in extras_asked(path)]
     assert {"torchvision.models", "pandas", "ipywidgets"} <= {module for _, module, _ in asked}
@@ -412,6 +419,7 @@ def test_every_method_runs_without_a_private_module_of_torch():
     assert in_a_process(EVERY_METHOD, json.dumps(METHODS)) == {}
 
 
+@pytest.mark.slow
 def test_no_address_of_a_package_index_and_no_home_folder_in_the_files():
     files = [p for p in ROOT.iterdir() if p.is_file()] + [
         p

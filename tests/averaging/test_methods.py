@@ -141,6 +141,7 @@ def test_noise_baselines_average_over_uniform_draws_within_the_bounds():
     assert bool((error < 4 * spread / math.sqrt(n)).all())
 
 
+@pytest.mark.slow
 def test_smoothgrad_is_the_gradient_of_the_gaussian_blurred_score():
     # For f = x^3: E (x + s e)^3 = x^3 + 3 x s^2, so the smoothed gradient is 3 x^2 + 3 s^2.
     x, sigma, n = torch.tensor([[0.5], [2.0]]).double(), 0.7, 20000
@@ -203,6 +204,7 @@ def test_a_partial_is_smoothed_like_the_method_that_it_holds():
     assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_smoothing_twice_adds_the_variances():
     # Gradient of x^3 smoothed with s and t: 3 x^2 + 3 (s^2 + t^2). Shared draws would double them.
     x, n = torch.zeros(1, 1, dtype=torch.float64), 400

@@ -197,6 +197,7 @@ def test_no_warning_where_a_probability_still_moves_or_logits_are_explained():
 # --- Tensors with a row for each picture, inside the model ---
 
 
+@pytest.mark.slow
 def test_a_tensor_that_a_model_holds_stays_with_its_picture():
     net, held = tanh_mlp(), normal(3, 3, seed=5)
     model = lambda z: net(z) * held  # noqa: E731

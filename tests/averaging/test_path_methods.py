@@ -71,6 +71,7 @@ def test_expected_gradients_of_a_quadratic_form_are_the_mean_of_integrated_gradi
     close(ours, found)
 
 
+@pytest.mark.slow
 def test_expected_gradients_draw_all_baselines_alike_and_all_of_the_path():
     x, b, n = torch.ones(1, 1).double(), torch.tensor([[0.0], [-1.0], [-3.0]]).double(), 30_000
     probes = tl.probes.random_paths(x, baselines=b, samples=n)
@@ -125,6 +126,7 @@ def test_a_weighted_path_of_a_linear_and_a_quadratic_model_has_the_integral_of_t
     close(found, (x - b) * ((b / 3 + (x - b) / 4) @ matrix))
 
 
+@pytest.mark.slow
 def test_a_path_of_weight_a_is_the_mean_over_baselines_on_the_path():
     net, x, b = tanh_mlp(), normal(2, 6), normal(1, 6, seed=2)
     options = dict(steps=40, rule="gauss-legendre")
@@ -341,6 +343,7 @@ def test_only_the_share_with_the_smallest_gradients_moves_in_a_small_step():
     assert set((points[1] != points[0]).nonzero().flatten().tolist()) == set(smallest.tolist())
 
 
+@pytest.mark.slow
 def test_the_sum_of_guided_ig_comes_nearer_with_more_steps():
     net, x, b = tanh_mlp(), normal(3, 6), normal(1, 6, seed=2)
     gaps = []
@@ -351,6 +354,7 @@ def test_the_sum_of_guided_ig_comes_nearer_with_more_steps():
 
 
 @pytest.mark.parametrize("steps", [50, 400])
+@pytest.mark.slow
 def test_along_a_kink_nobody_is_paid_for_the_rise_however_many_steps_there_are(steps):
     """From 0 the path to (3, 2) climbs along the kink of max(x_1, x_2) until x_2 is there."""
     x = torch.tensor([[3.0, 2.0]], dtype=torch.float64)

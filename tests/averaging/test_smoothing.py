@@ -55,6 +55,7 @@ def test_smooth_taylor_is_smoothgrad_of_minus_gradient_times_noise_on_the_same_d
     close(a, tl.smoothgrad(net, x, 0, sigma=0.3, samples=20, method=m, seed=4))
 
 
+@pytest.mark.slow
 def test_smooth_taylor_of_a_quadratic_form_is_minus_sigma_squared_times_the_diagonal():
     # g_i = sum_j A_ij (x_j + s e_j), so -s e_i g_i has the mean -s^2 A_ii.
     matrix, x, s, n = symmetric(4), normal(2, 4, seed=1), 0.7, 4000
@@ -289,6 +290,7 @@ def test_truncated_noise_of_a_value_rounded_beyond_its_bound_stays_at_that_bound
 
 
 @pytest.mark.parametrize("name", ["smooth_taylor", "adaptgrad", "noisegrad", "fusiongrad", "M"])
+@pytest.mark.slow
 def test_half_precision_gives_the_map_of_double_precision(name, device):
     def own_method(model, z, target):
         return tl.gradient(model, z, target) * target[:, None].to(z.dtype)
@@ -346,6 +348,7 @@ def test_a_sigma_from_numpy_is_a_number_like_any_other():
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3, 4])
+@pytest.mark.slow
 def test_a_tensor_with_a_row_for_each_picture_goes_with_its_picture(batch_size):
     net, x, baseline = tanh_mlp(), normal(3, 6), normal(3, 6, seed=9)
     shared = dict(sigma=0.2, samples=5, method=tl.deeplift)

@@ -66,6 +66,7 @@ def test_of_a_linear_model_they_are_the_squared_weight_and_nothing():
     assert float(found.max()) < 1e-30 and bool((found >= 0).all())
 
 
+@pytest.mark.slow
 def test_a_variance_far_below_the_square_is_not_lost_in_float32():
     # f = 1000 z + z^2 / 2: the gradient is 1000 + z, whose variance is that of the noise.
     x = torch.zeros(1, 1000)
@@ -74,6 +75,7 @@ def test_a_variance_far_below_the_square_is_not_lost_in_float32():
     assert bool((tl.vargrad(lambda z: 1000 * z, x, 3, sigma=0.01) >= 0).all())
 
 
+@pytest.mark.slow
 def test_of_a_quadratic_form_the_variance_is_sigma_squared_times_the_squared_rows():
     # The gradient A x + sigma A e has the variances sigma^2 sum_j A_ij^2, of which n draws give
     # (n - 1)/n, with the relative spread sqrt(2 / n).

@@ -13,6 +13,8 @@ from docutils.utils import new_document
 
 import tutorial_lib as tl
 
+pytestmark = pytest.mark.slow  # importing Sphinx and MyST-NB takes a second
+
 FRAMES = [torch.zeros(3, 8, 8), torch.ones(3, 8, 8)]
 LABELS = ['5" <b>', "größer & 'mehr'"]
 ALT = 'A map "{label}"\nwith <signs> > & more'

@@ -80,6 +80,7 @@ def test_the_tree_writes_every_name_and_brackets_what_is_not_built():
     assert figure.get_size_inches()[0] < 5  # a phone scales wider figures until nobody can read
 
 
+@pytest.mark.slow
 def test_the_root_figure_draws_the_boundary_where_the_score_is_zero():
     bars = {"first": (1.0, 2.0), "second": (0.0, -1.0)}
     figure = planes.root_plane(lambda z: z[:, 0] - 1, (2, 0), {"r": (1, 0)}, bars, (-3, 3))

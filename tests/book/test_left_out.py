@@ -82,6 +82,7 @@ def extensions(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "book/_ext"))
 
 
+@pytest.mark.slow
 def test_a_reference_to_a_page_that_is_left_out_is_its_title(tmp_path):
     page = "\n\n".join(f"See {role}." for role, _ in LABELS)
     text, warnings = built(tmp_path, page)

@@ -23,6 +23,7 @@ def test_reviews_have_both_answers_and_both_places():
     assert {review.deciding[-1] for review in SOME} == {6, 12}
 
 
+@pytest.mark.slow
 def test_training_follows_its_seed_and_leaves_the_random_state_alone():
     torch.manual_seed(3)
     state = torch.get_rng_state()

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import tutorial_lib as tl
-from tests.cam.test_tokens import ERRORS, LAYOUT, VIT
+from tests.cam.test_tokens import ERRORS, LAYOUT
+from tests.cam.tokens import VIT
 from tests.closed_forms import Call, close, normal
 
 X, TARGET = normal(4, 3, 13, 16), torch.tensor([2, 0, 1, 2])

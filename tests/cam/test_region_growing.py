@@ -71,6 +71,7 @@ def slowly(a, regions_of_pixels):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 5), st.integers(1, 6))
+@pytest.mark.slow
 def test_it_is_what_a_loop_over_sets_of_pixels_gives(seed, count, height, width):
     rng = torch.Generator().manual_seed(seed)
     a = torch.randn(height, width, generator=rng, dtype=torch.float64)
@@ -98,6 +99,7 @@ def squares():
     return regions(blocks())
 
 
+@pytest.mark.slow
 def test_no_region_has_its_edge_inside_a_flat_square(squares):
     for down in (slice(0, 28), slice(36, 64)):
         for across in (slice(0, 28), slice(36, 64)):
@@ -106,6 +108,7 @@ def test_no_region_has_its_edge_inside_a_flat_square(squares):
             assert bool((inner.all(1) & ~squares.flatten(1).all(1)).any())  # and one is no whole
 
 
+@pytest.mark.slow
 def test_a_flat_picture_is_one_region():
     assert bool(regions(torch.full((3, 20, 30), 7.0).double()).all())
 

@@ -2,27 +2,14 @@
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
 import tutorial_lib as tl
+from tests.cam.tokens import VIT, vit
 from tests.closed_forms import normal
 
 X, TARGET = normal(2, 3, 8, 12), torch.tensor([1, 4])
 LAYOUT = dict(grid=(2, 3), extra_tokens=1)
-
-
-def vit(**options):
-    """Two blocks of width 8 for pictures of 8 x 12 in patches of 4: T = 1 + 2 * 3."""
-    torch.manual_seed(0)
-    sizes = dict(img_size=(8, 12), patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=5)
-    model = VisionTransformer(**sizes, **options).double().eval()
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.3)
-    return model
-
-
-VIT = vit()
 
 
 def by_a_loop(model, x, target, layer, extra):
@@ -67,7 +54,7 @@ def test_a_map_of_tokens_is_upsampled_and_multiplies_guided_backpropagation():
 
 
 def test_a_network_without_a_class_token_has_no_extra_tokens():
-    model = vit(class_token=False, global_pool="avg")
+    model = vit(class_token=False)
     found = tl.grad_cam(model, X, TARGET, layer="blocks.1", upsample=None, grid=(2, 3))
     assert torch.allclose(found, by_a_loop(model, X, TARGET, "blocks.1", extra=0))
 

@@ -90,6 +90,7 @@ def test_a_norm_over_another_dimension_or_of_a_made_weight_stays():
         assert torch.equal(fast(x), net(x)) and type(fast[1]) is type(net[1])
 
 
+@pytest.mark.slow
 def test_without_an_example_the_first_convolution_says_what_goes_in():
     net = shaken(nn.Sequential(nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)))
     net.append(nn.Flatten()).eval()

@@ -87,6 +87,7 @@ def slow_curve(x, saliency, known, thresholds, kind="sic", points=1001):
 
 
 @pytest.mark.parametrize("kind", ["sic", "aic"])
+@pytest.mark.slow
 def test_the_curve_is_its_definition_for_every_batch_size(kind):
     x = torch.cat([picture(0), picture(1)])
     saliency = normal(2, 24, 20, seed=3)
@@ -109,6 +110,7 @@ def test_performance_may_only_grow_and_points_are_joined_by_lines():
     assert curve == pytest.approx([0, 0.4, 0.8, 0.8, 0.8, 0.85, 0.9, 0.95, 1.0])
 
 
+@pytest.mark.slow
 def test_the_pixels_that_matter_give_a_larger_area():
     # Noise everywhere, of which the score sees the left half: half of the information is enough.
     x = (normal(1, 3, 24, 20, seed=4).float().sigmoid() * 255).round() / 255
@@ -119,6 +121,7 @@ def test_the_pixels_that_matter_give_a_larger_area():
     assert float(good) > float(bad) + 0.15
 
 
+@pytest.mark.slow
 def test_other_bounds_describe_the_same_picture():
     x, saliency = picture(), normal(1, 24, 20)
     moved = nn.Sequential(Scale(), MODEL).eval()
@@ -167,6 +170,7 @@ def test_scores_that_are_nan_are_refused_and_end_in_no_curve(kind, where):
         tl.metrics.information_curve(broken, x, 0, normal(2, 24, 20), **own)
 
 
+@pytest.mark.slow
 def test_the_mask_depends_on_the_seed_and_is_shared_by_maps_of_a_picture():
     x, saliency = picture(), normal(1, 24, 20)
     same = [

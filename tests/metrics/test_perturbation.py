@@ -29,6 +29,7 @@ def slow_regions(heatmap, size, count):
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(8, 20), st.integers(8, 20))
+@pytest.mark.slow
 def test_windows_are_those_of_the_slow_definition_ties_included(seed, size, h, w):
     rng = torch.Generator().manual_seed(seed)
     heatmap = torch.randint(-2, 3, (2, h, w), generator=rng).float()  # full of ties
@@ -178,6 +179,7 @@ def test_the_gain_of_a_linear_model_with_its_own_terms_is_the_sum_of_their_diffe
     assert found.tolist() == pytest.approx(wanted.tolist(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gain_of_random_maps_is_0_within_its_standard_error():
     x = normal(1, 1, 6, 6).repeat(300, 1, 1, 1).abs()
     maps = torch.rand(300, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -131,6 +131,7 @@ def test_a_metric_is_asked_about_the_smooth_taylor_map():
         assert float(value) == pytest.approx(float(size(a)), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_common_noise_makes_the_objective_a_function_of_sigma_and_fresh_noise_does_not():
     x = torch.full((1, 6), 0.3, dtype=torch.float64)
 
@@ -183,6 +184,7 @@ def test_an_interrupt_in_the_middle_of_an_iteration_keeps_what_one_picture_found
     assert result.value.tolist() == pytest.approx([0.5, -0.6])
 
 
+@pytest.mark.slow
 def test_a_batch_gives_the_searches_of_its_pictures_one_at_a_time():
     x = normal(4, 6) * torch.tensor([[0.1], [0.5], [1.0], [2.0]]).double()
     target = torch.tensor([0, 1, 2, 0])

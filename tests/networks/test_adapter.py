@@ -441,6 +441,7 @@ MASK = torch.tensor([[1, 1, 0, 1, 1, 1]])
 
 
 @pytest.mark.parametrize("embedding", ["words", Reader.__init__])
+@pytest.mark.slow
 def test_token_embeddings_are_explained_as_if_the_model_took_them(embedding):
     net = Reader()
     layer = embedding if isinstance(embedding, str) else net.words

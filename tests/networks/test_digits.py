@@ -35,6 +35,7 @@ def fake_mnist(root: Path, count=5):
         )
 
 
+@pytest.mark.slow
 def test_a_torchvision_folder_is_read_without_a_download(tmp_path):
     fake_mnist(tmp_path)
     images, labels = tl.load_mnist(root=tmp_path)

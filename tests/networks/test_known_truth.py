@@ -23,6 +23,7 @@ def test_the_asked_digit_alone_has_the_label():
         assert labels[found] == label
 
 
+@pytest.mark.slow
 def test_the_mark_points_at_the_asked_digit_and_both_sides_are_asked():
     task = truth.two_digits(200, seed=1)
     is_right = task.truth[:, 0, 0, -1]

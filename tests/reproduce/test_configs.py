@@ -58,6 +58,7 @@ def test_a_configuration_names_only_what_there_is(name, effort):
     assert runner._columns(made)[: len(made.measures)] == list(made.measures)
 
 
+@pytest.mark.slow
 def test_table_one_has_the_papers_rows():
     listed = loaded("goh-table1").rows
     noise = [r["baselines"] for r in listed.values() if r.get("baseline") == "noise"]
@@ -69,6 +70,7 @@ def test_table_one_has_the_papers_rows():
     assert len(loaded("zhou-table2").rows) == 15
 
 
+@pytest.mark.slow
 def test_table_two_has_the_papers_seven_rows_and_figure_three_those_with_100_roots():
     listed = loaded("goh-table2").rows
     pairs = [(row["sigma"], row["roots"]) for row in listed.values()]
@@ -79,6 +81,7 @@ def test_table_two_has_the_papers_seven_rows_and_figure_three_those_with_100_roo
     assert figure.measures == loaded("goh-fig2").measures == ("aupc", "autvc_program")
 
 
+@pytest.mark.slow
 def test_the_figures_have_the_papers_panels():
     def given(name: str, entry: str) -> list:
         return [row.get(entry) for row in loaded(name).rows.values()]
@@ -191,6 +194,7 @@ def test_the_best_of_all_runs_is_asked_against_the_next_in_print(measure, label)
         assert columns[measure][claim["worse"][0]] == second
 
 
+@pytest.mark.slow
 def test_an_effort_cuts_counts_down_and_leaves_the_rest():
     full, quick = (loaded("goh-table1", effort=e) for e in ("full", "quick"))
     assert full.rows["IG, noise, N = 20"]["baselines"] == 20

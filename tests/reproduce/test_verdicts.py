@@ -197,6 +197,7 @@ def test_printed_numbers_keep_the_digits_of_the_paper():
 # Orders.
 
 
+@pytest.mark.slow
 def test_the_rank_correlation_is_spearmans_and_its_interval_comes_from_pictures():
     rng = np.random.default_rng(1)
     rows = "abcdef"

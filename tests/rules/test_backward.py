@@ -469,6 +469,7 @@ def test_bad_input_is_refused_by_an_error_that_names_the_argument(case):
         tl.lrp(convnet(bias=True), pictures(), TARGET, **given)
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused_by_every_method():
     training = nn.Sequential(nn.Flatten(), nn.Linear(768, 3)).double().train()
     for model, x, target, name in (

@@ -247,6 +247,7 @@ def test_the_three_rules_are_three_methods():
         assert differs_by(maps[i], maps[i - 1]) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_mapping_is_followed_by_name_by_module_and_by_the_nearest():
     net, shape = made("mlp", 0)
     nested = nn.Sequential(nn.Sequential(net[0], net[1]), nn.Sequential(*net[2:])).eval()

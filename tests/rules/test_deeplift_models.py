@@ -10,6 +10,8 @@ from torch.nn import functional as F
 import tutorial_lib as tl
 from tests.closed_forms import Call, normal
 
+pytestmark = pytest.mark.slow  # all together take six seconds
+
 RULES = ("rescale", "reveal_cancel", "genomics")
 TARGET = torch.tensor([0, 2, 1])
 X, B = normal(3, 6), normal(3, 6, seed=1)
@@ -368,7 +370,6 @@ def lite():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.slow
 def test_the_sums_hold_on_torchvisions_networks(name):
     torch.manual_seed(0)
     model, side = network(name)
@@ -389,7 +390,6 @@ def test_the_sums_hold_on_torchvisions_networks(name):
         assert gap(model, found, x, b, target) < allowed, rule
 
 
-@pytest.mark.slow
 def test_the_sums_hold_on_a_trained_network(lite):
     (model, x), target, maps = lite, torch.tensor([967]), {}
     for rule, allowed in (("rescale", 1e-4), ("reveal_cancel", 1e-3), ("genomics", 1e-4)):
@@ -398,7 +398,6 @@ def test_the_sums_hold_on_a_trained_network(lite):
     assert float((maps["rescale"] - maps["reveal_cancel"]).norm()) > 0.01
 
 
-@pytest.mark.slow
 def test_reveal_cancel_keeps_its_values_in_float32(lite):
     # Where a part is empty but for rounding its quotient is noise, though the sum stays right.
     torch.manual_seed(0)
@@ -432,7 +431,6 @@ def test_constants_that_the_values_make_are_refused(step):
 
 
 @pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
-@pytest.mark.slow
 def test_a_device_gives_the_same_map(device, rule):
     torch.manual_seed(0)
     net = network("DenseNet")[0].double()

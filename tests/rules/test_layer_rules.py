@@ -114,6 +114,7 @@ def test_a_mapping_can_write_the_composite():
     assert torch.equal(tl.lrp(net, x, TARGET, rule=one_rule, alpha=2.0, beta=1.0), wanted)
 
 
+@pytest.mark.slow
 def test_layers_of_a_transformer_can_have_rules_of_their_own():
     torch.manual_seed(0)
     block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)

@@ -146,6 +146,7 @@ def test_max_pooling_hands_back_by_how_often_each_place_is_the_largest(kernel, s
 # --- What holds for every method ---
 
 
+@pytest.mark.slow
 def test_rows_do_not_mix_and_batch_size_does_not_matter():
     net, x, target = convnet(), normal(3, 3, 8, 8), torch.tensor([2, 0, 1])
     sigma = torch.tensor([0.1, 0.5, 0.9]).double().view(3, 1, 1, 1)
@@ -164,6 +165,7 @@ def test_rows_do_not_mix_and_batch_size_does_not_matter():
 
 
 @pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid()])
+@pytest.mark.slow
 def test_the_map_is_of_the_logit_before_a_probability(last):
     net, x = convnet(), normal(1, 3, 8, 8)
     found = tl.smoothdiff(nn.Sequential(net, last).eval(), x, 1, **NOISE)

@@ -19,6 +19,8 @@ from tutorial_lib.rules.lrp_rules import Relevance
 from tutorial_lib.rules.recorder import record
 from tutorial_lib.rules.tape import one_hot, walk_back
 
+pytestmark = pytest.mark.slow  # importing timm takes seconds
+
 TINY = 1e-13  # as epsilon: the formulas without it
 lrp = partial(tl.lrp, rule="transformer", epsilon=TINY)
 TOKENS = normal(2, 4, 8)  # two rows of four tokens

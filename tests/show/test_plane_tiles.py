@@ -20,6 +20,7 @@ def arrows(ax, colour=None) -> list[np.ndarray]:
     return [np.array(p._posA_posB) for p in found]
 
 
+@pytest.mark.slow
 def test_an_arrow_is_the_gradient_to_scale_and_starts_at_its_point():
     points = torch.tensor([[0.0, 0.5], [-0.5, 0.2]]).double()
     slopes = tl.gradient(NETWORK, points, 0)
@@ -32,6 +33,7 @@ def test_an_arrow_is_the_gradient_to_scale_and_starts_at_its_point():
     assert np.allclose([end - start for start, end in drawn], module.ARROW * steps)
 
 
+@pytest.mark.slow
 def test_each_large_tile_has_the_arrow_of_its_own_gradient():
     figure = tl.figures.tile_strip(NETWORK, X[0], {"": dict(method="gradient")})
     drawn = arrows(figure.axes[0])
@@ -42,6 +44,7 @@ def test_each_large_tile_has_the_arrow_of_its_own_gradient():
         assert np.allclose((end - start) / module.ARROW, slope)
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_tangent_are_those_of_the_score_near_x():
     look = dict(method="gradient", tangent=True)
     figure = tl.figures.tile_strip(NETWORK, X[0], {"": look})
@@ -54,6 +57,7 @@ def test_the_lines_of_the_tangent_are_those_of_the_score_near_x():
             assert height + (vertex - X[0].numpy()) @ slope == pytest.approx(level, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_path_the_box_and_the_place_of_x_are_drawn():
     looks = {
         "path": dict(method="integrated gradients", baseline=[-0.9, -0.9]),
@@ -66,6 +70,7 @@ def test_the_path_the_box_and_the_place_of_x_are_drawn():
     assert (box.get_xy(), box.get_width(), box.get_height()) == ((-1, -1), 2, 2)
 
 
+@pytest.mark.slow
 def test_the_bars_are_the_map():
     figure = tl.figures.tiles(
         NETWORK, X[0], dict(method="lrp"), [0.4, -0.2], limit=1, ylabel="share", errors=[0.1, 0.1]

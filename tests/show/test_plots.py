@@ -56,12 +56,14 @@ def test_each_kind_of_map_has_its_own_limits_and_colour_bar():
     assert low == -high and zero == 0 and len(colour_bars(fig)) == 2
 
 
+@pytest.mark.slow
 def test_one_colour_bar_where_there_is_one_kind_and_none_for_pictures():
     assert len(colour_bars(picture_grid([noise()] * 6))) == 1
     assert not colour_bars(picture_grid([Image.new("RGB", (4, 4))]))
     assert not colour_bars(picture_grid([noise()], colorbar=False))
 
 
+@pytest.mark.slow
 def test_a_map_of_zeros_is_white_beside_signed_maps_and_black_beside_magnitudes():
     zeros = torch.zeros(4, 4)
     assert maps(picture_grid([noise(), zeros]))[1][0] == plots.SIGNED
@@ -103,6 +105,7 @@ def test_three_by_three_pictures_are_read_as_their_kind_says():
     assert np.allclose(as_picture(torch.tensor(pixels)), pixels.transpose(1, 2, 0))
 
 
+@pytest.mark.slow
 def test_maps_may_have_one_channel_half_precision_and_a_graph():
     a = noise()[None].half().requires_grad_()
     assert len(maps(picture_grid([a, a[0].detach().bfloat16(), noise() > 0]))) == 3

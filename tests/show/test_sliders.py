@@ -133,6 +133,7 @@ def test_a_figure_of_maps_stays_small():
     assert len(data) < 95_000 * 4 / 3 + 200
 
 
+@pytest.mark.slow
 def test_the_ends_of_a_colour_bar_keep_their_colours_in_a_small_palette():
     noise = np.random.default_rng(0).normal(size=(224, 224))
     drawn = widgets._draw(plots.picture_grid([noise], size=5), 100)
@@ -141,6 +142,7 @@ def test_the_ends_of_a_colour_bar_keep_their_colours_in_a_small_palette():
     assert gap.mean() < 6 and np.percentile(gap, 99.9) < 60
 
 
+@pytest.mark.slow
 def test_readers_without_widgets_get_a_filmstrip_and_a_text():
     bundle = made(caption="Noise falls.")._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
@@ -152,6 +154,7 @@ def test_readers_without_widgets_get_a_filmstrip_and_a_text():
 
 
 @pytest.mark.parametrize("count, shown", [(1, [0]), (4, [0, 1, 2, 3]), (21, [0, 4, 8, 12, 16, 20])])
+@pytest.mark.slow
 def test_the_filmstrip_shows_at_most_six_evenly_spaced_frames(monkeypatch, count, shown):
     titles = []
     grid = plots.picture_grid

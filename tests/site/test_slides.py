@@ -110,6 +110,7 @@ def test_a_chapter_that_is_left_out_has_no_deck(tmp_path, monkeypatch):
     assert conf["exclude_patterns"] == ["README.md", "30-smoothgrad.md"]
 
 
+@pytest.mark.slow
 def test_a_wrong_label_is_an_error_that_names_the_labels_there_are(tmp_path):
     from sphinx.testing.util import SphinxTestApp
 

@@ -36,6 +36,7 @@ def test_the_zip_has_captions_and_the_licence(tmp_path, monkeypatch):
     assert b"Creative Commons" in archive.read("figures/LICENSE.txt")
 
 
+@pytest.mark.slow
 def test_captions_come_from_the_built_page(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "SITE", tmp_path)
     (tmp_path / "book").mkdir()

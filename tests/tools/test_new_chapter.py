@@ -133,6 +133,7 @@ def pretend(ran: list):
     return lambda page, notebook, made: ran.append(page) or run_pages.Run(0.0, True, True, "")
 
 
+@pytest.mark.slow
 def test_a_photograph_that_changes_has_its_page_run_again(root, monkeypatch):
     page = new_chapter.new_chapter(root, "my-topic")
     page.write_text(
@@ -152,6 +153,7 @@ def test_a_photograph_that_changes_has_its_page_run_again(root, monkeypatch):
     assert ran == [page, page]
 
 
+@pytest.mark.slow
 def test_a_stored_result_that_changes_has_the_pages_that_name_it_run_again(root, monkeypatch):
     head = "---\nkernelspec: {display_name: Python 3, language: python, name: python3}\n---\n"
     pages = [root / "book/a.md", root / "book/b.md"]

@@ -162,6 +162,7 @@ def test_the_names_of_a_cell(source, free, bound, changed):
 
 
 @pytest.mark.parametrize("page", chapters(), ids=lambda page: page.stem)
+@pytest.mark.slow
 def test_what_a_solution_reads_is_in_the_notebook_in_a_solution_or_built_in(page):
     cells = cells_of(page.read_text("utf-8"))
     known, in_solution, wanted = {*dir(builtins), "display"}, False, set()
