@@ -138,11 +138,17 @@ class Scale(nn.Module):
 def test_pictures_without_anything_to_gain_are_named_before_a_map_costs_anything(monkeypatch):
     flat = torch.full((1, 3, 24, 20), 0.5)
     x, calls = torch.cat([flat, picture(), flat]), []
-    fill = information.fill
-    monkeypatch.setattr(information, "fill", lambda *given: calls.append(1) or fill(*given))
+    filled = information._filled
+
+    def counted(pixels, known):
+        calls.append(bool(known.all()))
+        return filled(pixels, known)
+
+    monkeypatch.setattr(information, "_filled", counted)
     with pytest.raises(ValueError, match=r"^x: .*blurred.* \[0, 2\] of 3: leave them out"):
         tl.metrics.information_curve(MODEL, x, 0, normal(3, 24, 20), bounds=BOUNDS)
-    assert len(calls) == 2  # two different pictures are blurred, nothing is revealed
+    # Two different pictures, blurred and as they are; nothing is revealed.
+    assert sorted(calls) == [False, False, True, True]
 
 
 @pytest.mark.parametrize("target", [0, 1])

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -134,13 +135,18 @@ def information_curve(
     pixels = ((x - black) / (white - black) * 255).round().clamp(0, 255).byte()
     pixels = pixels.permute(0, 2, 3, 1).cpu().numpy()
 
-    def measure(numbers: list[int], pictures: list[np.ndarray]) -> np.ndarray:
-        """The bytes and the performance, (2, N), of versions of the pictures with these numbers."""
+    def measure(numbers: list[int], masks: list[np.ndarray]) -> np.ndarray:
+        """The bytes and the performance, (2, N), of the pictures of these numbers, filled."""
+        chosen = [pixels[i] for i in numbers]
+        with ThreadPoolExecutor() as pool:  # SciPy and WebP let other threads run
+            with _one_blas_thread():
+                pictures = list(pool.map(_filled, chosen, masks))
+            sizes = pool.map(size, pictures)
         z = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(x) / 255
         z = black[numbers] + (white[numbers] - black[numbers]) * z
-        with ThreadPoolExecutor() as pool:  # other threads run while one writes WebP
-            sizes = list(pool.map(size, pictures))
-        return np.stack([sizes, _performance(model, z, target[numbers], numbers, kind, passes)])
+        return np.stack(
+            [list(sizes), _performance(model, z, target[numbers], numbers, kind, passes)]
+        )
 
     ends = _measure_ends(pixels, known, target.tolist(), measure)
     curves, together = [], max(1, passes.rows // len(shares))  # pictures that fill a pass
@@ -148,8 +154,7 @@ def information_curve(
         for group in torch.arange(len(x)).split(together):
             rows = [(i, share) for i in group.tolist() for share in shares]
             masks = [known[i] | _most_salient(saliency[i], share) for i, share in rows]
-            revealed = [fill(pixels[i], mask) for (i, _), mask in zip(rows, masks, strict=True)]
-            points_of = measure([i for i, _ in rows], revealed).reshape(2, len(group), len(shares))
+            points_of = measure([i for i, _ in rows], masks).reshape(2, len(group), len(shares))
             for k, i in enumerate(group.tolist()):
                 pairs = zip(ends[i], points_of[:, k], strict=True)
                 curves.append(_curve(*([low, *v, high] for (low, high), v in pairs), points))
@@ -180,16 +185,24 @@ def fill(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
         >>> tl.metrics.information.fill(ramp, np.zeros((2, 4), dtype=bool))[0, :, 0]
         array([ 0, 10, 20, 30], dtype=uint8)
     """
+    with _one_blas_thread():
+        return _filled(picture, known)
+
+
+def _one_blas_thread() -> AbstractContextManager:
+    """SciPy solves a 2 x 2 system for each triangle: LAPACK with threads takes seconds for them."""
+    checks.extra("scipy.interpolate", "metrics")  # only libraries that are loaded are limited
+    return checks.extra("threadpoolctl", "metrics").threadpool_limits(1, "blas")
+
+
+def _filled(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
     known = known.copy()
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
     if known.all():
         return picture
     interpolate = checks.extra("scipy.interpolate", "metrics")
-    threads = checks.extra("threadpoolctl", "metrics")
     values, points = picture[known].astype(float), np.argwhere(~known)
-    # SciPy solves a 2 x 2 system for each triangle. With threads LAPACK takes seconds for them.
-    with threads.threadpool_limits(1, "blas"):
-        values = interpolate.griddata(np.argwhere(known), values, points, method="linear")
+    values = interpolate.griddata(np.argwhere(known), values, points, method="linear")
     filled = picture.copy()
     filled[~known] = np.round(values).astype(np.uint8)
     return filled
@@ -232,7 +245,7 @@ def _measure_ends(
     for i in range(len(pixels)):
         key = pixels[i].tobytes(), known[i].tobytes(), target[i]
         if key not in cache:
-            cache[key] = measure([i, i], [fill(pixels[i], known[i]), pixels[i]])
+            cache[key] = measure([i, i], [known[i], np.ones_like(known[i])])
         ends.append(cache[key])
     grows = torch.tensor([bool((pairs[:, 0] < pairs[:, 1]).all()) for pairs in ends])
     wanted = "pictures that score higher and take more bytes than when they are blurred"
