@@ -1,6 +1,7 @@
 """Information curves: filling, sizes, and the curve against a slow version of its definition."""
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -47,6 +48,22 @@ def test_filling_leaves_known_pixels_and_is_linear_between_them():
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
     slow = LinearNDInterpolator(np.argwhere(known), random[known].astype(float))
     assert (filled[~known] == np.round(slow(np.argwhere(~known)))).all()
+
+
+@pytest.mark.slow
+def test_threads_change_the_number_of_blas_threads_one_after_another():
+    second_is_inside = threading.Event()
+
+    def second():
+        with information._one_blas_thread():
+            second_is_inside.set()
+
+    caller = threading.Thread(target=second)
+    with information._one_blas_thread():
+        caller.start()
+        assert not second_is_inside.wait(0.5)
+    caller.join()
+    assert second_is_inside.is_set()
 
 
 def test_nothing_is_left_to_fill_where_all_is_known():

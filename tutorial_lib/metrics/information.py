@@ -1,9 +1,10 @@
 """Performance information curves: reveal the salient pixels of a blurred picture, most first."""
 
 import io
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from tutorial_lib.fast.passes import Passes
 from tutorial_lib.fast.precision_modes import precision_for
 
 ZHOU = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # shares of pixels revealed by Zhou et al.'s program
+_ONE_CALLER = threading.Lock()  # of those that change the number of BLAS threads
 
 
 class Information(NamedTuple):
@@ -189,10 +191,15 @@ def fill(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
         return _filled(picture, known)
 
 
-def _one_blas_thread() -> AbstractContextManager:
-    """SciPy solves a 2 x 2 system for each triangle: LAPACK with threads takes seconds for them."""
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """SciPy solves a 2 x 2 system for each triangle: LAPACK with threads takes seconds for them.
+
+    The number of threads is the process's: callers wait for one another, and it is put back.
+    """
     checks.extra("scipy.interpolate", "metrics")  # only libraries that are loaded are limited
-    return checks.extra("threadpoolctl", "metrics").threadpool_limits(1, "blas")
+    with _ONE_CALLER, checks.extra("threadpoolctl", "metrics").threadpool_limits(1, "blas"):
+        yield
 
 
 def _filled(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
