@@ -211,18 +211,15 @@ def test_lrp_gamma_favours_the_terms_that_have_the_sign_of_z(weight, bias, wante
 def test_lrp_composite_chooses_its_rule_by_the_kind_of_layer():
     weights, x = [[3, -1], [-1, 2]], row(1, 2)[..., None, None]
     keywords = dict(alpha=2.0, beta=1.0, epsilon=0.5)
-    maps = {
-        rule: tl.lrp(through(conv(weights, [1, -0.5])), x, 1, rule=rule, **keywords)
-        for rule in ("epsilon", "alpha_beta", "composite")
-    }
+    found = tl.lrp(through(conv(weights, [1, -0.5])), x, 1, rule="composite", **keywords)
     # a convolution of pictures of one pixel is a dense layer, but not for the composite
     flat = 1 / 1.5  # what the first layer's flat rule hands on with epsilon = 0.5
     layer = nn.Sequential(nn.Flatten(), dense(weights, [1, -0.5])).eval()
     by_kind = tl.lrp(through(layer), x, 1, rule="composite", **keywords)
     assert torch.allclose(by_kind, tl.lrp(layer, x, 1, epsilon=0.5) * flat)
     plain = tl.lrp(layer, x, 1, rule="alpha_beta", **keywords)
-    assert torch.allclose(maps["composite"], plain * flat)
-    assert not torch.allclose(maps["composite"], by_kind)
+    assert torch.allclose(found, plain * flat)
+    assert not torch.allclose(found, by_kind)
 
 
 def test_lrp_shares_a_skip_connection_by_its_two_terms():
@@ -456,6 +453,8 @@ BAD = {
     "x outside the bounds": ("x", dict(rule="composite", bounds=(0.0, 1.0))),
     "biases a word": ("biases", dict(biases="no")),
     "gamma that no layer would use": ("gamma", dict(rule="epsilon", gamma=0.25)),
+    "alpha that no layer would use": ("alpha", dict(rule="epsilon", alpha=2.0, beta=1.0)),
+    "alpha beside gamma": ("alpha", dict(rule="composite", alpha=2.0, beta=1.0, gamma=0.25)),
     "bounds that no layer would use": ("bounds", dict(rule="alpha_beta", bounds=(-4.0, 5.0))),
     "seed negative": ("seed", dict(seed=-1)),
     "batch_size 0": ("batch_size", dict(batch_size=0)),

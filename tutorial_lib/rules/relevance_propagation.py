@@ -143,12 +143,15 @@ def lrp(
         raise ValueError(f"alpha: expected beta + 1 = {beta + 1}, got {alpha}")
     if gamma is not None:
         checks.nonnegative("gamma", gamma)
-    for name, value, users in (
-        ("gamma", gamma, {"gamma", "composite"}),
-        ("bounds", bounds, {"z_box", "composite"}),
+    for name, is_given, users in (
+        ("alpha", alpha != 1, {"alpha_beta", "composite"}),
+        ("gamma", gamma is not None, {"gamma", "composite"}),
+        ("bounds", bounds is not None, {"z_box", "composite"}),
     ):
-        if value is not None and not users & chosen:
+        if is_given and not users & chosen:
             raise ValueError(f"{name}: only {' and '.join(sorted(users))} use it, not {rule!r}")
+    if rule == "composite" and gamma is not None and alpha != 1:
+        raise ValueError("alpha: composite has gamma in place of alpha_beta; give one of the two")
     if bounds is None and "z_box" in chosen:
         raise ValueError("bounds: the rule z_box needs the range of x, such as model.bounds")
     checks.flag("biases", biases)
