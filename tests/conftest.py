@@ -32,5 +32,6 @@ def pytest_ignore_collect(collection_path, config) -> bool | None:
 
 def pytest_collection_finish() -> None:
     """Take what was imported out of the garbage collector's rounds, of half a second each."""
+    gc.unfreeze()  # of an earlier run in this process
     gc.collect()
     gc.freeze()
