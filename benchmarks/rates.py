@@ -13,8 +13,8 @@ ours           tutorial_lib as it comes
 captum         captum as it comes, on the network as timm or torchvision makes it
 captum, tuned  the same at its best internal_batch_size (nt_samples_batch_size for SmoothGrad)
 one by one     the plain loop over samples, on the same network as captum
-all at once    the way of SmoothTaylor's authors: all samples in one batch, parameters that want
-               gradients too, gradients brought to the host
+all at once    all samples in one batch, parameters that want gradients too, gradients brought to
+               the host
 
 For the perturbation curve the passes are forward passes. A row: `device`, `machine`, `precision`
 (of all contenders), `model`, `method`, `contender`, `rate` a second (median), `low` and `high` (of

