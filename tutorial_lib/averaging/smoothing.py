@@ -43,7 +43,7 @@ def smoothgrad(
 
         A(x) = 1/n sum_k M(x + eps_k),  eps_k ~ N(0, sigma^2 I)
 
-    Smilkov et al. (2017), Sec. 3. It takes n maps of M.
+    Smilkov et al. (2017). It takes n maps of M.
 
     The averaging methods draw fresh inner noise at each noisy copy, and all their probes share
     forward passes. Any other M is called as M(model, points, target, ...) with up to `batch_size`

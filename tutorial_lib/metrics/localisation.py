@@ -138,8 +138,8 @@ def class_difference(
 
         D = s_1 - s_2
 
-    Here s_1 and s_2 are the saliency maps of the two classes. Smilkov et al. (2017), Sec. 3.2, draw
-    D from blue to red. If D is 0 everywhere, the map does not depend on the class. A constant map
+    Here s_1 and s_2 are the saliency maps of the two classes. Smilkov et al. (2017) draw D from
+    blue to red. If D is 0 everywhere, the map does not depend on the class. A constant map
     counts as 0 everywhere, as in `tl.saliency_map`. It takes two maps.
 
     Args:

@@ -1,4 +1,4 @@
-"""The lecture's toy networks, of one to three units: small enough to follow in the head.
+"""Toy networks, most of them the lecture's, small enough to follow in the head.
 
 All compute in float64, map (N, inputs) to scores (N, 1), and are frozen and in eval mode.
 """
