@@ -8,7 +8,7 @@ from torch import Tensor
 from tutorial_lib import checks
 
 # A pass of 4 pictures of 224 x 224 is near the best size on the CPUs that we measured
-# (results/sizes.csv of tutorial_book); on a GPU 50 is a whole map with the steps of Goh et al. (2021).
+# (results/sizes.csv of tutorial_book); on a GPU 50 is a whole map, with the steps of Goh et al.
 NUMBERS_PER_PASS = {"cpu": 4 * 3 * 224 * 224, "cuda": 50 * 3 * 224 * 224}
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
 # glibc gives freed memory back to the system, which then clears every page again for the next

@@ -1,7 +1,8 @@
 """ImageNet classifiers, each with its own preprocessing and the bounds of its input.
 
-EfficientNet-Lite comes with the package. The networks of the papers come with torchvision's first
-weights (IMAGENET1K_V1), downloaded once. `timm/NAME` opens timm's networks to readers who are online.
+EfficientNet-Lite comes with the package. The networks of the papers have torchvision's first
+weights (IMAGENET1K_V1), downloaded once. `timm/NAME` opens timm's networks to readers who are
+online.
 """
 
 import difflib

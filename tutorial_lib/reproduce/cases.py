@@ -86,7 +86,8 @@ class Case:
         seeds = []
 
         def objective(sigma: float) -> float:
-            seeds.append(seed_of(self.seed, f"evaluation {len(seeds)}"))  # fresh noise, as in the program
+            # fresh noise, as in the program
+            seeds.append(seed_of(self.seed, f"evaluation {len(seeds)}"))
             return self._objective(sigma, self.row.get("search_roots", roots), seeds[-1])
 
         options = dict(max_iterations=self.row.get("max_iterations", 20), objective=objective)

@@ -92,9 +92,10 @@ def attribution_function(row: dict, bounds: tuple, program: str = "") -> Callabl
     """Return the map of a row as a function of (model, x, target, *, seed, batch_size).
 
     program="zhou" computes what is known of the program of Zhou et al.: AdaptGrad with erfinv(c)
-    and one range for all channels, as in the paper (else each channel has its own); baselines "white" 0 and "black" 1; Integrated Gradients at 0,
-    1/n, ..., 1 with equal weights; a smoothed map has the map at x itself as one more sample. The
-    last two hold only for the row's method itself, and not for the one that it smooths.
+    and one range for all channels, as in the paper (else each channel has its own); baselines
+    "white" 0 and "black" 1; Integrated Gradients at 0, 1/n, ..., 1 with equal weights; a smoothed
+    map has the map at x itself as one more sample. The last two hold only for the row's method
+    itself, and not for the one that it smooths.
     """
     method, options = keywords(row, bounds, program)
     if program != "zhou" or method not in (integrated_gradients, *SMOOTHING):

@@ -22,8 +22,8 @@ FIELDS = ["picture", "group", "deviation", "gradient", "noisy", "smoothgrad", "a
 
 def deviations(grey):
     """Standard deviation in the window around each pixel; a window at the edge has fewer pixels."""
-    mean = lambda v: F.avg_pool2d(v, WINDOW, 1, WINDOW // 2, count_include_pad=False)
-    return (mean(grey**2) - mean(grey) ** 2).clamp(min=0).sqrt()
+    around = dict(kernel_size=WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)
+    return (F.avg_pool2d(grey**2, **around) - F.avg_pool2d(grey, **around) ** 2).clamp(min=0).sqrt()
 
 
 def groups(x):
@@ -37,8 +37,14 @@ def heatmaps(model, x, target, seed):
     """Heatmaps of the gradient at DRAWS noisy pictures, (DRAWS, H, W)."""
     sigma = tl.sigma_from_level(LEVEL, model.bounds)
     points = tl.probes.gaussian(x, sigma=sigma, samples=DRAWS, seed=seed).points()[:, 0]
-    heat = lambda z: tl.heatmap(tl.engine.gradients(model, z, torch.full((len(z),), target)))
-    return torch.cat([heat(z) for z in points.split(4)])
+    chunks = [tl.engine.gradients(model, z, torch.full((len(z),), target)) for z in points.split(4)]
+    return tl.heatmap(torch.cat(chunks))
+
+
+def share(maps, here):
+    """The share of `here` in the sum of magnitudes, mean over maps (n, H, W)."""
+    size = maps.abs()
+    return float((size[:, here].sum(1) / size.sum((1, 2))).mean())
 
 
 def rows(model, picture, x, target):
@@ -50,11 +56,9 @@ def rows(model, picture, x, target):
     means = torch.stack([run.mean(0) for run in runs])
     for k in range(5):
         here = which == k
-        share = lambda maps: float((maps[:, here].abs().sum(1) / maps.abs().sum((1, 2))).mean())
         again = float(torch.corrcoef(means[:, here])[0, 1])
-        around_here = float(around[here].mean()) / span
-        shares = [share(maps) for maps in (plain, torch.cat(runs), means)]
-        yield [picture, k + 1, around_here, *shares, again]
+        shares = [share(maps, here) for maps in (plain, torch.cat(runs), means)]
+        yield [picture, k + 1, float(around[here].mean()) / span, *shares, again]
 
 
 if __name__ == "__main__":
